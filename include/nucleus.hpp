@@ -41,9 +41,10 @@
  *   one program may be compiled with and without exceptions.
  *
  *   Memory. The caller owns all arrays. Views (span, logits_view, logits_span, batch, debug_arrays) own nothing, and
- *   the library reads or writes their arrays only during the call. An empty view means that the array is not given. A
- *   view with a wrong number of elements is an error (status::invalid_argument), so no call reads or writes outside
- *   an array. Option structs own their strings and lists.
+ *   the library reads or writes their arrays only during the call. A temporary that owns its elements cannot become a
+ *   view: `batch.temperature = std::vector<float>(2, 0.7f)` does not compile. An empty view means that the array is not
+ *   given. A view with a wrong number of elements is an error (status::invalid_argument), so no call reads or writes
+ *   outside an array. Option structs own their strings and lists.
  *
  *   Handles. sampler, parameters, call and prewarming own an object of the library. They can be moved, but not copied.
  *   The destructor frees the object. A handle that was moved from, closed, or created by its default constructor is
@@ -171,21 +172,38 @@ inline constexpr std::size_t parameter_columns = NUC_PARAMETER_COLUMNS;
     return nuc_status_string(static_cast<nuc_status>(value));
 }
 
+namespace detail {
+
+// The type of a container's elements.
+template <class Container>
+using element_of = std::remove_pointer_t<decltype(std::data(std::declval<Container &>()))>;
+
+// Whether a container does not own its elements, for example std::span, std::string_view or std::initializer_list. The
+// elements of a const view have the same type as those of the view itself, which is not true for std::vector and
+// std::array. A view can be copied and assigned byte by byte, which is not true for containers whose elements are
+// always const. For all other types the answer is no.
+template <class Container, class = void>
+struct is_view : std::false_type {};
+template <class Container>
+struct is_view<Container, std::enable_if_t<std::is_same_v<element_of<Container>, element_of<const Container>>>>
+    : std::bool_constant<std::is_trivially_copyable_v<Container> && std::is_copy_assignable_v<Container>> {};
+
+}  // namespace detail
+
 /**
  * A view of an array, like std::span. It has its own type, so that files that were compiled for C++17 and for C++20 can
  * be linked. It is created implicitly from arrays, std::vector, std::array, std::span and other contiguous containers.
  *
- * It owns nothing: the array must live as long as the view is used. Copies are independent values.
+ * It owns nothing: the array must live as long as the view is used. So a temporary that owns its elements, for example
+ * the std::vector that a function returns, does not become a view. Copies are independent values.
  */
 template <class T>
 class span {
-    template <class Container>
-    using data_of = std::remove_pointer_t<decltype(std::data(std::declval<Container &>()))>;
-    // A temporary that owns its elements must not become a view of mutable elements. The elements of a view such as
-    // std::span stay mutable if the view itself is const.
-    template <class Container>
-    using viewed = std::conditional_t<std::is_lvalue_reference_v<Container>, std::remove_reference_t<Container>,
-                                      const std::remove_reference_t<Container>>;
+    template <class Container, class Value = std::remove_reference_t<Container>>
+    using if_viewable =
+        std::enable_if_t<!std::is_same_v<std::decay_t<Container>, span> &&
+                         std::is_convertible_v<detail::element_of<Value> (*)[], T (*)[]> &&
+                         (std::is_lvalue_reference_v<Container> || detail::is_view<std::remove_cv_t<Value>>::value)>;
 
 public:
     using element_type = T;
@@ -195,10 +213,8 @@ public:
 
     constexpr span() noexcept = default;
     constexpr span(T *data, std::size_t size) noexcept : data_(data), size_(size) {}
-    template <class Container,
-              class = std::enable_if_t<!std::is_same_v<std::decay_t<Container>, span> &&
-                                       std::is_convertible_v<data_of<viewed<Container>> (*)[], T (*)[]>>,
-              class = decltype(std::size(std::declval<viewed<Container> &>()))>
+    template <class Container, class = if_viewable<Container>,
+              class = decltype(std::size(std::declval<Container &>()))>
     constexpr span(Container &&container) noexcept : data_(std::data(container)), size_(std::size(container)) {}
 
     [[nodiscard]] constexpr T *data() const noexcept { return data_; }
@@ -478,6 +494,14 @@ struct call_options {
     /** The value of `topk_logits_unsorted` where top-k removed the entry. Without a value: -1e12. */
     std::optional<float> replace_val = std::nullopt;
 };
+
+namespace detail {
+
+// The options of a call that passes none. If each call created an object instead, GCC 12 with -fsanitize=address would
+// report that replace_val may be used uninitialized.
+inline constexpr call_options default_options{};
+
+}  // namespace detail
 
 /**
  * The intermediate arrays that a call writes, see nuc_debug_arrays. The library does not compute an array whose view is
@@ -1247,27 +1271,30 @@ public:
      * call fails.
      */
     result<void> try_sample(const batch &batch, span<std::int32_t> tokens, span<std::uint32_t> row_status = {},
-                            const call_options &options = {}, const debug_arrays *debug = nullptr) const noexcept {
+                            const call_options &options = detail::default_options,
+                            const debug_arrays *debug = nullptr) const noexcept {
         return sample_with(nuc_topk_topp_and_sample, batch, tokens, row_status, options, debug);
     }
 
     /** Like sample(), but every row uses the path for any k. See nuc_arbitrary_topk_topp_and_sample. */
     result<void> try_sample_arbitrary(const batch &batch, span<std::int32_t> tokens,
-                                      span<std::uint32_t> row_status = {}, const call_options &options = {},
+                                      span<std::uint32_t> row_status = {},
+                                      const call_options &options = detail::default_options,
                                       const debug_arrays *debug = nullptr) const noexcept {
         return sample_with(nuc_arbitrary_topk_topp_and_sample, batch, tokens, row_status, options, debug);
     }
 
     /** Like sample(), but every row uses the path for k up to max_k. See nuc_bounded_topk_topp_and_sample. */
     result<void> try_sample_bounded(const batch &batch, span<std::int32_t> tokens, span<std::uint32_t> row_status = {},
-                                    const call_options &options = {},
+                                    const call_options &options = detail::default_options,
                                     const debug_arrays *debug = nullptr) const noexcept {
         return sample_with(nuc_bounded_topk_topp_and_sample, batch, tokens, row_status, options, debug);
     }
 
     /** Like sample(), but sorts each row on the CPU. See nuc_reference_topk_topp_and_sample. */
     result<void> try_sample_reference(const batch &batch, span<std::int32_t> tokens,
-                                      span<std::uint32_t> row_status = {}, const call_options &options = {},
+                                      span<std::uint32_t> row_status = {},
+                                      const call_options &options = detail::default_options,
                                       const debug_arrays *debug = nullptr) const noexcept {
         return sample_with(nuc_reference_topk_topp_and_sample, batch, tokens, row_status, options, debug);
     }
@@ -1366,19 +1393,22 @@ public:
     [[nodiscard]] static sampler adopt(nuc_sampler *object) { return try_adopt(object).value(); }
 
     void sample(const batch &batch, span<std::int32_t> tokens, span<std::uint32_t> row_status = {},
-                const call_options &options = {}, const debug_arrays *debug = nullptr) const {
+                const call_options &options = detail::default_options, const debug_arrays *debug = nullptr) const {
         try_sample(batch, tokens, row_status, options, debug).value();
     }
     void sample_arbitrary(const batch &batch, span<std::int32_t> tokens, span<std::uint32_t> row_status = {},
-                          const call_options &options = {}, const debug_arrays *debug = nullptr) const {
+                          const call_options &options = detail::default_options,
+                          const debug_arrays *debug = nullptr) const {
         try_sample_arbitrary(batch, tokens, row_status, options, debug).value();
     }
     void sample_bounded(const batch &batch, span<std::int32_t> tokens, span<std::uint32_t> row_status = {},
-                        const call_options &options = {}, const debug_arrays *debug = nullptr) const {
+                        const call_options &options = detail::default_options,
+                        const debug_arrays *debug = nullptr) const {
         try_sample_bounded(batch, tokens, row_status, options, debug).value();
     }
     void sample_reference(const batch &batch, span<std::int32_t> tokens, span<std::uint32_t> row_status = {},
-                          const call_options &options = {}, const debug_arrays *debug = nullptr) const {
+                          const call_options &options = detail::default_options,
+                          const debug_arrays *debug = nullptr) const {
         try_sample_reference(batch, tokens, row_status, options, debug).value();
     }
 
@@ -1449,7 +1479,8 @@ inline result<text> try_emit(const emit_options &options) noexcept {
  * of the function. See nuc_pack_parameters. Any thread may call this function.
  */
 inline result<void> try_pack_parameters(const emit_options &function, const batch &batch,
-                                        span<std::int32_t> packed, const call_options &options = {}) noexcept {
+                                        span<std::int32_t> packed,
+                                        const call_options &options = detail::default_options) noexcept {
     detail::size_check check;
     nuc_batch c_batch = detail::c_parameters(batch, function.num_rows, check);
     c_batch.logits = batch.logits.data();  // The library rejects logits.
@@ -1526,7 +1557,7 @@ result<void> try_set_log(log_level level, Callback &callback) noexcept {
     return std::string(try_emit(options).value().view());
 }
 inline void pack_parameters(const emit_options &function, const batch &batch, span<std::int32_t> packed,
-                            const call_options &options = {}) {
+                            const call_options &options = detail::default_options) {
     try_pack_parameters(function, batch, packed, options).value();
 }
 inline std::size_t compile_ahead(const compile_ahead_options &options) { return try_compile_ahead(options).value(); }

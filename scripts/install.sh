@@ -12,6 +12,7 @@
 #   RPATH         `no`: the flags of pkg-config contain no rpath
 #   RELOCATABLE   `yes`: the pkg-config files find the other files relative to themselves
 #   VERSION       the version of the package
+#   NUCLEUS_DOCUMENTS  the files of the sources to install as documents; all of them if empty
 #
 # It needs no Rust toolchain, so root can run it after another user has built. The file share/nucleus/installed-files
 # lists what was installed, so that `uninstall` removes exactly this, also the files of older versions.
@@ -111,8 +112,15 @@ do_install() {
     for file in nucleus-config nucleus-config-version; do
         fill scripts/install/$file.cmake.in "$cmakedir/$file.cmake"
     done
-    for file in LICENSE README.md CHANGELOG.md docs/*.md docs/*.png; do
-        put 644 "$file" "share/doc/nucleus/$file"
+    documents=${NUCLEUS_DOCUMENTS:-$(echo LICENSE README.md CHANGELOG.md docs/*.md docs/*.png)}
+    for file in $documents; do
+        document=$file
+        case $file in *.md)
+            document=$scratch/document
+            awk -v page="$file" -v documents="$documents" -f scripts/install/links.awk "$file" >"$document"
+            ;;
+        esac
+        put 644 "$document" "share/doc/nucleus/$file"
     done
     # `make build` lets the command write these.
     for page in "$target"/man/*.1; do put 644 "$page" "share/man/man1/$(basename "$page")"; done

@@ -95,7 +95,8 @@ type Batch struct {
 	// and Offset.
 	RandomWords [][4]uint32
 	// Seed and Offset determine the random words of a row (Philox4x32-10). Change the offset at every step, for example to
-	// the number of the step. Default: 0. Both must be nil if RandomWords is not.
+	// the number of the step. Give each request its own seed. Rows with equal seed and offset use the same random number.
+	// Default: 0. Both must be nil if RandomWords is not.
 	Seed, Offset []uint64
 	// KeepTies makes top-k keep every entry that ties with the threshold, which can be more than k.
 	KeepTies bool

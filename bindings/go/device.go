@@ -32,7 +32,8 @@ type ParametersOptions struct {
 // RowParameters are the sampling parameters of one row. The zero value of each field is its default. Each field has
 // the meaning of the field with the same name in Batch.
 type RowParameters struct {
-	// Seed is the seed of the row's random words. Offset is their offset at step 0.
+	// Seed is the seed of the row's random words. Offset is their offset at step 0. Give each request its own seed. Rows
+	// with equal seed and offset use the same random number.
 	Seed, Offset uint64
 	TopK         int32
 	MinP         float32

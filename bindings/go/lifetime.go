@@ -9,6 +9,9 @@ import (
 // A lifetime counts the calls that use a C object, so that Close can wait for them. It is not a sync.RWMutex, because
 // of log callbacks. A callback may use an object that its goroutine already uses, while another goroutine closes the
 // object. With a lock, the second use would wait for Close, and Close would wait for the first use.
+//
+// A copy of an object would have the same C object and a second count, so objects are not copied. `go vet` reports a
+// copy, because the struct contains an atomic.Int64.
 type lifetime struct {
 	// The number of users, plus math.MinInt64 after Close has begun.
 	users   atomic.Int64

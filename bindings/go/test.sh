@@ -57,4 +57,15 @@ ldd shared | grep -q 'libnucleus\.so' || { echo "go: the program does not use th
 for program in shared static; do
     "./$program" | diff "$work/wanted" - || { echo "go: wrong output of the $program quick start" >&2; exit 1; }
 done
+
+echo "go: go vet reports copies of the objects"
+mkdir "$work/copies"
+cd "$work/copies"
+go mod init copies 2>/dev/null
+go mod edit -require nucleus@v0.0.0 -replace "nucleus=$package"
+for name in Sampler Parameters Call Prewarming; do
+    printf 'package copies\n\nimport "nucleus"\n\nfunc f(a, b *nucleus.%s) { *a = *b }\n' "$name" >copies.go
+    if go vet . 2>vet; then echo "go: go vet accepts a copy of a $name" >&2; exit 1; fi
+    grep -q "copies lock value to \*a: nucleus.$name " vet || { cat vet >&2; exit 1; }
+done
 echo "go: all tests passed"

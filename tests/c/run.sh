@@ -62,6 +62,19 @@ shared_library_format() {
         echo "10 checks, 0 failed"
 }
 
+# The shared library and the command run with the oldest glibc that docs/compatibility.md names.
+oldest_glibc() {
+    local documented file versions needed
+    documented=$(sed -n 's/.* glibc \([0-9.]*\) or newer .*/\1/p' docs/compatibility.md)
+    for file in "$lib/libnucleus.so" "$release/nucleus"; do
+        versions=$(objdump -T "$file" | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//') || return 1
+        needed=$(sort -V <<<"$versions" | tail -n 1)
+        holds "$file needs glibc $needed; docs/compatibility.md says $documented" \
+            [ "$(printf '%s\n' "$needed" "$documented" | sort -V | tail -n 1)" = "$documented" ] || return 1
+    done
+    echo "2 checks, 0 failed"
+}
+
 # A program can link libnucleus.a together with another Rust static library. The other library is linked in two forms:
 # as one object with all its symbols, which would clash with any Rust symbol that libnucleus.a exports, and as rustc's
 # archive.
@@ -219,6 +232,7 @@ run "program in the README" readme_example
 run "no warnings" warning_free
 run "layout" "$bin/layout"
 run "shared library's format" shared_library_format
+run "oldest glibc" oldest_glibc
 run "static library beside Rust" static_library_beside_rust
 run "installed library" installed_library
 run "options of make install" install_options

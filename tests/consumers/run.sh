@@ -37,6 +37,20 @@ installs() {
     holds "the command runs" "$bin/prefix/bin/nucleus" --version && echo "10 checks, 0 failed"
 }
 
+# links_of_documents DIRECTORY: every relative link of the installed documents leads to an installed file.
+links_of_documents() {
+    local directory=$1 page link count=0
+    for page in $(find "$directory" -name '*.md'); do
+        for link in $(grep -oE '\]\([^()#]+' "$page" | sed 's/^](//' | grep -vE '^[a-z]+:'); do
+            [ -e "$(dirname "$page")/$link" ] || { echo "$page has a link to $link"; return 1; }
+            count=$((count + 1))
+        done
+    done
+    # The links between the documents are still there.
+    holds "README.md has a link to the contract" grep -qF '](docs/semantics.md)' \
+        "$directory/README.md" && echo "$((count + 1)) checks, 0 failed"
+}
+
 # `make uninstall` removes what `make install` installed, and nothing else.
 uninstalls() {
     local root=$bin/uninstall
@@ -86,7 +100,7 @@ debian_packages() {
     with_cmake "$root/usr" "$bin/project" && "$root/usr/bin/nucleus" --version &&
         holds "pkg-config names the directories of the system" \
             [ "$(sed -n 's/^prefix=//p' "$libdir/pkgconfig/nucleus.pc")" = /usr ] &&
-        echo "6 checks, 0 failed"
+        links_of_documents "$root/usr/share/doc/libnucleus-dev" && echo "7 checks, 0 failed"
 }
 
 # The vcpkg port installs one kind of library in the places of vcpkg. This runs the port without vcpkg (vcpkg.cmake).
@@ -110,6 +124,7 @@ vcpkg_port() {
 }
 
 run "make install, without Rust" installs
+run "links of the installed documents" links_of_documents "$bin/prefix/share/doc/nucleus"
 run "make uninstall" uninstalls
 run "pkg-config, shared and static" with_pkg_config "$bin/prefix/lib/pkgconfig" "$bin/project"
 run "CMake, shared and static" with_cmake "$bin/prefix" "$bin/project"

@@ -56,6 +56,8 @@ for compiler in g++ clang++; do
     compile "units.$compiler.o" tests/cpp/test_units.cpp $compiler -std=c++17
 done
 sanitizers="-fsanitize=address,undefined -fno-sanitize-recover=all"
+# An optimized program with a sanitizer gives GCC more warnings.
+compile quickstart.sanitized.o examples/cpp/quickstart.cpp g++ -std=c++17 -O2 -fsanitize=address
 compile test_vectors tests/cpp/test_vectors.cpp clang++ -std=c++17
 compile test_vectors_sanitized tests/cpp/test_vectors.cpp g++ -std=c++17 $sanitizers
 compile test_handles tests/cpp/test_handles.cpp g++ -std=c++17
@@ -66,7 +68,8 @@ compile test_device tests/cpp/test_device.cpp g++ -std=c++17 -fpermissive -isyst
 wait
 
 warning_free() {
-    local compiler standard count=0
+    local compiler standard count=1
+    compiled quickstart.sanitized.o || return 1
     for compiler in g++ clang++; do
         for standard in c++17 c++20 c++2b; do
             compiled "handles.$compiler.$standard.o" && compiled "results.$compiler.$standard.o" || return 1

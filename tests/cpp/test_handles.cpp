@@ -3,9 +3,14 @@
 #include "check.hpp"
 
 #include <array>
+#include <initializer_list>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
+#if __cplusplus >= 202002L
+#include <span>
+#endif
 
 namespace {
 
@@ -21,18 +26,37 @@ static_assert(sizeof(nucleus::sampler) <= 2 * sizeof(void *) && sizeof(nucleus::
 static_assert(std::is_nothrow_copy_constructible_v<nucleus::error> &&
               std::is_nothrow_copy_assignable_v<nucleus::error>);
 
-// Views are created from containers with elements of the same type. A temporary container cannot become a view of
-// mutable elements, because the elements would be destroyed before the call writes them.
+// Views are created from containers with elements of the same type. A temporary container cannot become a view, because
+// its elements would be destroyed before the call uses them. A temporary view can.
 template <class View, class From>
 constexpr bool from = std::is_convertible_v<From, View>;
 using Ints = nucleus::span<std::int32_t>;
 using ConstInts = nucleus::span<const std::int32_t>;
 static_assert(from<Ints, std::vector<std::int32_t> &> && from<Ints, std::int32_t (&)[3]> &&
               from<Ints, std::array<std::int32_t, 3> &>);
-static_assert(from<ConstInts, const std::vector<std::int32_t> &> && from<ConstInts, Ints> &&
-              from<ConstInts, std::vector<std::int32_t>>);
+static_assert(from<ConstInts, const std::vector<std::int32_t> &> && from<ConstInts, const std::int32_t (&)[3]> &&
+              from<ConstInts, const std::array<std::int32_t, 3> &> && from<ConstInts, Ints> &&
+              from<ConstInts, const Ints> && from<ConstInts, std::initializer_list<std::int32_t>>);
+static_assert(from<nucleus::span<const char>, std::string_view> && from<nucleus::span<const char>, std::string &>);
+#ifdef __cpp_lib_span
+static_assert(from<Ints, std::span<std::int32_t>> && from<Ints, const std::span<std::int32_t, 3>> &&
+              from<ConstInts, std::span<std::int32_t>> && from<ConstInts, std::span<const std::int32_t>>);
+#endif
 static_assert(!from<Ints, const std::vector<std::int32_t> &> && !from<Ints, ConstInts>);
-static_assert(!from<Ints, std::vector<std::int32_t>> && !from<Ints, std::array<std::int32_t, 3>>);
+template <class View>
+constexpr bool from_temporary =
+    from<View, std::vector<std::int32_t>> || from<View, const std::vector<std::int32_t>> ||
+    from<View, std::array<std::int32_t, 3>> || from<View, const std::array<std::int32_t, 3>> ||
+    from<View, std::array<const std::int32_t, 3>> || from<View, std::int32_t (&&)[3]> ||
+    from<View, const std::int32_t (&&)[3]>;
+static_assert(!from_temporary<Ints> && !from_temporary<ConstInts>);
+static_assert(!from<nucleus::span<const char>, std::string>);
+// The fields of a batch, and the functions that return a view.
+static_assert(std::is_assignable_v<decltype((nucleus::batch::temperature)), std::vector<float> &> &&
+              !std::is_assignable_v<decltype((nucleus::batch::temperature)), std::vector<float>> &&
+              !std::is_assignable_v<decltype((nucleus::batch::seed)), std::array<std::uint64_t, 2>>);
+static_assert(std::is_invocable_v<decltype(nucleus::logits_view::f32), std::vector<float> &, int, int, int> &&
+              !std::is_invocable_v<decltype(nucleus::logits_view::f32), std::vector<float>, int, int, int>);
 static_assert(!from<Ints, std::vector<std::uint32_t> &> && !from<ConstInts, std::vector<std::int64_t> &>);
 static_assert(!from<ConstInts, int> && !from<ConstInts, const std::int32_t *>);
 using Logits = nucleus::logits_span;

@@ -37,7 +37,8 @@ free(pointer, e, ::Type{Parameters}) =
     Nucleus.set_column!(parameters, column; top_k, top_p, min_p, temperature, seed, offset)
 
 Sets the parameters of a column, counted from 1, for calls that start later. A parameter that is not named has its
-default. `offset` is the offset of the column's random words at step 0.
+default. `offset` is the offset of the column's random words at step 0. Give each request its own seed. Columns with
+equal seed and offset use the same random number.
 """
 function set_column!(parameters::Parameters, column::Integer; top_k::Integer = 0,
     top_p::Union{Nothing, Real} = nothing, min_p::Real = 0, temperature::Union{Nothing, Real} = nothing,

@@ -52,6 +52,11 @@ end
 
 Base.isopen(object::Handle) = object.users[] >= 0
 
+# Each object has one owner, which frees it. `deepcopy` of a structure that contains an object also calls this method.
+# Serialization needs no method: it writes a pointer as null, and the library reports the null pointer as an error.
+Base.deepcopy_internal(object::Handle, ::IdDict) =
+    throw(ArgumentError("a $(nameof(typeof(object))) cannot be copied; tasks and threads can share it"))
+
 # An object that a call uses is not freed: the finalizers of all objects also run when the process exits, and
 # `finalize(object)` runs this one at any time. After `finalize(object)` during a call, only `close` frees the object. A
 # finalizer must not switch tasks, so it does not wait and does not use `check`, which takes a lock.

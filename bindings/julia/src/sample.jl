@@ -27,7 +27,8 @@ Parameters, each a number for all columns or a vector with one element per colum
   entries that top-k kept. 1: off. Default: off.
 - `min_p`: entries whose weight is at least min_p times the largest weight survive. 0: off. Default: off.
 - `temperature`: finite and at least 0. Below 1e-5 the column is greedy. Default: 1.
-- `seed`, `offset`: determine the column's random words (Philox4x32-10). Change the offset at every step. Default: 0.
+- `seed`, `offset`: determine the column's random words (Philox4x32-10). Change the offset at every step. Give each
+  request its own seed. Columns with equal seed and offset use the same random number. Default: 0.
 
 Other options:
 

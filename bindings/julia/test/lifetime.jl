@@ -27,6 +27,28 @@ end
     @test !isopen(sampler)
 end
 
+@testset "copies" begin
+    sampler = Sampler(; backend = :builtin)
+    prewarming = Nucleus.start_prewarm(sampler; vocab = 2, batch = 1)
+    for object in (sampler, prewarming), holder in (object, [object], (a = object,), Dict(1 => object))
+        failure = thrown(() -> deepcopy(holder))
+        @test failure isa ArgumentError && occursin("cannot be copied", failure.msg)
+    end
+    @test_throws MethodError copy(sampler)
+    # The other types are not created without a plugin.
+    for T in subtypes(Nucleus.Handle)
+        @test which(Base.deepcopy_internal, (T, IdDict)).module === Nucleus
+    end
+    close(prewarming)
+    # Serialization does not write the pointer.
+    stream = IOBuffer()
+    serialize(stream, sampler)
+    seekstart(stream)
+    @test is_error(thrown(() -> sample(deserialize(stream), zeros(Float32, 2, 1))), INVALID, "sampler")
+    @test sample(sampler, reshape(Float32[0, 1], 2, 1); temperature = 0) == [1]
+    close(sampler)
+end
+
 threads_of_process() = length(readdir("/proc/self/task"))
 
 @testset "finalizers" begin

@@ -1,4 +1,6 @@
 using Nucleus
+using InteractiveUtils: subtypes
+using Serialization
 using Test
 
 const PLUGIN = let path = normpath(joinpath(@__DIR__, "..", "..", "..", ".cache", "plugins",

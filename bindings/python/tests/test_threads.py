@@ -1,7 +1,9 @@
-"""Threads and processes that share a sampler."""
+"""Threads and processes that share a sampler, and copies of it."""
 
+import copy
 import gc
 import os
+import pickle
 import signal
 import threading
 import time
@@ -144,6 +146,16 @@ class Threads(unittest.TestCase):
         samplers.clear()
         gc.collect()
         self.assertTrue(falls_below(before + 10))
+
+    def test_no_copies(self):
+        """A copy would free the handle of the sampler. The sampler still works after each attempt."""
+        with Sampler(backend="builtin") as sampler:
+            want = sampler.sample(self.logits).tokens
+            for attempt in (copy.copy, copy.deepcopy, pickle.dumps, lambda s: copy.deepcopy({"sampler": [s]})):
+                with self.assertRaisesRegex(TypeError, "a Sampler cannot be copied or pickled"):
+                    attempt(sampler)
+                gc.collect()
+                np.testing.assert_array_equal(sampler.sample(self.logits).tokens, want)
 
     def test_a_child_process(self):
         """A sampler does not work after fork, does not block, and can be closed."""

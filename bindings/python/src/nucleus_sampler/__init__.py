@@ -1,7 +1,7 @@
 """Python interface of nucleus, which chooses the next token of a language model.
 
     with Sampler() as sampler:
-        result = sampler.sample(logits, top_k=50, top_p=0.9, temperature=0.7, seed=1, offset=step)
+        result = sampler.sample(logits, top_k=50, top_p=0.9, temperature=0.7, seed=seeds, offset=step)
         result.tokens
 
 For validation and notebooks. The meaning of every argument is in nucleus.h.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -227,6 +227,12 @@ class Sampler:
         if getattr(self, "_handle", None) is not None:
             self.close()
 
+    def __reduce__(self) -> NoReturn:
+        # The modules copy and pickle call this function. A copy would own the same handle and free it a second time.
+        raise TypeError(
+            "a Sampler cannot be copied or pickled; threads can share it, and another process must create its own"
+        )
+
     def close(self) -> None:
         """Frees the sampler. Waits for calls of other threads. Later calls raise ValueError."""
         if os.getpid() != self._process:
@@ -300,6 +306,8 @@ class Sampler:
         `top_k`, `top_p`, `min_p`, `temperature`, `seed` and `offset` are scalars for all rows, or have one element
         per row. `random_words` is `[num_rows, 4]`. None is the default of nucleus.h, where all of these arguments are
         described. Parameters of type float are rounded to float32.
+
+        Give each request its own seed. Rows with equal seed and offset use the same random number.
 
         An impossible parameter, for example a NaN temperature, affects only its own row: the row gets the token -1 and
         `RowStatus.BAD_PARAMETER`. With `strict`, the call raises InvalidArgumentError instead, which names the

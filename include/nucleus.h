@@ -5,8 +5,9 @@
  * The library applies top-k, top-p, min-p and temperature to a [num_rows, vocab] array of logits and draws one token
  * per row. It runs on the CPU, or on any device that has a PJRT plugin.
  *
- *   Exact          Exactly k tokens survive top-k, and no token outside the kept set is drawn. The total variation
- *                  distance between the draw and the softmax is at most 2.5e-4 for 128,256 tokens, with a proof.
+ *   Exact          Exactly k tokens survive top-k, and no token outside the kept set is drawn. For 128,256 tokens, the
+ *                  total variation distance between the draw and the softmax is at most 2.5e-4; docs/semantics.md has
+ *                  the proof.
  *   Reproducible   The same row, parameters and random words give the same token and the same intermediate arrays, bit
  *                  for bit: on every backend, in every batch, at every position in the batch.
  *   Fast           The built-in backend usually reads the logits once or twice, and never sorts them.
@@ -77,13 +78,17 @@
  *   a wrong value. Plugins can print. A call computes with the default floating-point environment and restores the
  *   caller's environment; log callbacks run with the default environment.
  *
- *   Signals. The threads of the library, and the threads that a plugin starts while it creates a client or compiles,
- *   block all signals except SIGPROF and those that report an error of the thread, such as SIGSEGV. So a signal for the
- *   process reaches a thread of the caller. A call is not a cancellation point: a pthread_cancel of its thread takes
- *   effect after the call has returned.
+ *   Signals. The threads of the library block all signals except SIGPROF, SIGABRT and those that report an error of
+ *   the thread, such as SIGSEGV. The threads that a plugin starts while the library creates a client or compiles block
+ *   the same signals. So other signals for the process reach a thread of the caller. Callbacks can run on these
+ *   threads. Threads and processes that a callback or a plugin starts there inherit the blocked signals.
  *
- *   Unloading. If no plugin was loaded, dlclose may unload the library when all its objects have been destroyed and no
- *   call is running. The system keeps the library in memory until all threads that have called it have ended.
+ *   Cancellation. A call, including its callbacks, is not a cancellation point. If another thread cancels the thread
+ *   with pthread_cancel, the request takes effect after the call. The cancellation type must be
+ *   PTHREAD_CANCEL_DEFERRED, the default.
+ *
+ *   Unloading. A program may unload the library with dlclose if it has loaded no plugin, has destroyed all objects, and
+ *   no call is running. The system can keep the library in memory until the threads that called it have ended.
  *
  *   Stack. A call on the built-in backend or of the reference needs at most 64 KiB of stack. A call on a plugin needs
  *   what the plugin needs; 256 KiB is enough for the CPU plugins that were tested.
@@ -416,10 +421,10 @@ typedef struct nuc_sampler_options {
      */
     size_t cache_capacity;
     /**
-     * The number of threads of the built-in backend, at most 1024. 1: only the calling thread. More: the sampler starts
-     * this number of threads. At most this number of threads, including the calling thread, work on a large call. If
-     * the system cannot start all of them, the sampler logs a warning and uses the others; `platform_version` of
-     * nuc_sampler_info contains their number. 0: one thread per core.
+     * The number of threads of the built-in backend, at most 1024. 1: only the calling thread. More: the sampler
+     * starts this number of threads. At most this number of threads, including the calling thread, work on a large
+     * call. If the system cannot start all of them, the sampler logs a warning and uses the others. `platform_version`
+     * of nuc_sampler_info contains the number of threads that can work on a call. 0: one thread per core, at most 1024.
      */
     size_t num_threads;
     /**
@@ -644,7 +649,7 @@ typedef struct nuc_batch {
     /**
      * The temperature T, finite and at least 0; other values are impossible: see NUC_ROW_BAD_PARAMETER. If T is below
      * 1e-5 (rounded to f32), the row is greedy: its token is the maximum. Otherwise, a token whose logit is more than
-     * 20.1 * T below the maximum has the weight 0 and is never drawn. Default: 1.
+     * 20.102 * T below the maximum has the weight 0 and is never drawn. Default: 1.
      */
     const float *temperature;
     /**

@@ -178,10 +178,10 @@ namespace detail {
 template <class Container>
 using element_of = std::remove_pointer_t<decltype(std::data(std::declval<Container &>()))>;
 
-// Whether a container does not own its elements, for example std::span, std::string_view or std::initializer_list. The
-// elements of a const view have the same type as those of the view itself, which is not true for std::vector and
-// std::array. A view can be copied and assigned byte by byte, which is not true for containers whose elements are
-// always const. For all other types the answer is no.
+// Whether a container does not own its elements, for example std::span, std::string_view or std::initializer_list. Two
+// conditions must hold. The elements have the same type if the container is const: this excludes std::vector and
+// std::array. The container can be copied and assigned byte by byte: this excludes containers of const elements. All
+// other types count as owners.
 template <class Container, class = void>
 struct is_view : std::false_type {};
 template <class Container>

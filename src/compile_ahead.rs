@@ -132,9 +132,12 @@ pub fn compile_ahead(
     progress: &(dyn Fn(&Written) + Sync),
 ) -> Result<Vec<Written>, Error> {
     let specs = options.specs()?;
-    let plugin = Plugin::load(&options.plugin_path()?)?;
-    let compiler = Compiler::new(&plugin, options)?;
-    let directory = open_output(options, &compiler)?;
+    let path = options.plugin_path()?;
+    let (compiler, directory) = plugin_thread::run(|| {
+        let compiler = Compiler::new(&Plugin::load(&path)?, options)?;
+        let directory = open_output(options, &compiler)?;
+        Ok::<_, Error>((compiler, directory))
+    })??;
     log::info!("compiling {} program(s) for {}, {:?}", specs.len(), compiler.target, compiler.system);
     for reason in compiler.portable_reasons(&specs) {
         log::warn!("{reason}");
@@ -142,7 +145,7 @@ pub fn compile_ahead(
 
     let written = Mutex::new(Vec::with_capacity(specs.len()));
     parallel::for_each(&specs, |spec| {
-        let program = plugin_thread::run(|| compiler.provide(spec, &directory, options))??;
+        let program = plugin_thread::run_maker(|| compiler.provide(spec, &directory, options))??;
         progress(&program);
         written.lock().unwrap_or_else(PoisonError::into_inner).push(program);
         Ok(())

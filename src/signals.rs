@@ -2,8 +2,9 @@
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-/// Signals that the threads of the library do not block. The system sends most of them to the thread that caused them.
-/// A blocked one would end the process without a call of its handler. Profilers use SIGPROF to sample all threads.
+/// Signals that the threads of the library do not block. The system sends most of them to the thread that caused the
+/// error. If that thread blocks the signal, the system ends the process without calling the handler. SIGABRT and SIGPROF
+/// are not such signals: `abort` uses the first, and profilers use the second to sample all threads.
 const DELIVERED: [Signal; 8] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,

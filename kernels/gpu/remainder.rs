@@ -193,7 +193,7 @@ mod tests {
         for i in 0..100_000 {
             let total =
                 (MAX_WEIGHT as u64) << rng.random_range(0..23) | rng.random_range(0..MAX_WEIGHT as u64);
-            // `rest` is the first remainder, or the second one if the first digit is 0.
+            // If `i` is even, `rest` is the first digit. Otherwise, the first digit is 0 and `rest` is the second one.
             let shift = if i % 2 == 0 { 2 * DIGIT } else { DIGIT };
             let most = if i % 2 == 0 { MAX_WEIGHT as u64 } else { total / 2 };
             let rest = u128::from(rng.random_range(1..most) >> rng.random_range(0..28));

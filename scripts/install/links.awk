@@ -4,7 +4,7 @@
 # usage: awk -v page=PATH -v documents='PATH...' -f links.awk FILE
 
 BEGIN {
-    # The text of a link can have several lines, so the whole file is one record. No text contains this character.
+    # The text of a link can have several lines, so the whole file is one record. No document contains this character.
     RS = "\001"
     count = split(documents, names, " ")
     for (i = 1; i <= count; i++) installed[names[i]] = 1

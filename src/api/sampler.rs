@@ -167,7 +167,7 @@ impl SamplerBuilder {
     }
 
     /// The number of threads of the built-in backend. 1: only the calling thread, and the sampler starts no thread.
-    /// 0: one thread per core. Default: 0.
+    /// 0: one thread per core, at most 1024. Default: 0.
     pub fn num_threads(mut self, num_threads: usize) -> Self {
         self.options.num_threads = num_threads;
         self

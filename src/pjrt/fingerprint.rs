@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::elf::{self, number, Elf};
+use crate::signals;
 
 /// The largest number of bytes that are read from a note segment. A build id takes 16 to 36 bytes.
 const LARGEST_NOTES: u64 = 1 << 16;
@@ -121,7 +122,8 @@ fn hash(file: &File) -> io::Result<Hash> {
     let outcomes = thread::scope(|scope| {
         let builder = || thread::Builder::new().name("nuc-hash".to_owned());
         // If a thread cannot be started, the others do its work.
-        let threads: Vec<_> = (0..helpers).map_while(|_| builder().spawn_scoped(scope, work).ok()).collect();
+        let start = |_| builder().spawn_scoped(scope, work).ok();
+        let threads: Vec<_> = signals::blocked_while(|| (0..helpers).map_while(start).collect());
         let own = work();
         let others = threads.into_iter().map(|thread| {
             thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread that reads the file panicked")))

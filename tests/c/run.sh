@@ -65,7 +65,7 @@ shared_library_format() {
 # The shared library and the command run with the oldest glibc that docs/compatibility.md names.
 oldest_glibc() {
     local documented file versions needed
-    documented=$(sed -n 's/.* glibc \([0-9.]*\) or newer .*/\1/p' docs/compatibility.md)
+    documented=$(sed -n 's/.* glibc \([0-9.]*\) or newer.*/\1/p' docs/compatibility.md)
     for file in "$lib/libnucleus.so" "$release/nucleus"; do
         versions=$(objdump -T "$file" | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//') || return 1
         needed=$(sort -V <<<"$versions" | tail -n 1)

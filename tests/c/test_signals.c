@@ -33,7 +33,7 @@ static nuc_status sample(nuc_sampler *sampler, const float *values, nuc_error *e
 /* A server creates its sampler, then blocks the signals that it handles, and waits for them in one thread. No thread of
  * the library may receive them. */
 static void waits_for_signals(void *plugin) {
-    static const int handled[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGALRM, SIGCHLD};
+    static const int handled[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD};
     nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *const sampler = sampler_with_threads(plugin);
     CHECK_STATUS(NUC_OK, error, sample(sampler, logits, &error));
@@ -53,11 +53,12 @@ static void waits_for_signals(void *plugin) {
 static void keeps_the_mask(void *plugin) {
     sigset_t before, after;
     CHECK(pthread_sigmask(SIG_BLOCK, NULL, &before) == 0);
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *const sampler = sampler_with_threads(plugin);
-    sample(sampler, logits, NULL);
-    nuc_sampler_destroy(sampler, NULL);
+    CHECK_STATUS(NUC_OK, error, sample(sampler, logits, &error));
+    CHECK_STATUS(NUC_OK, error, nuc_sampler_destroy(sampler, &error));
     CHECK(pthread_sigmask(SIG_BLOCK, NULL, &after) == 0);
-    for (int number = 1; number < 32; number++) CHECK(sigismember(&before, number) == sigismember(&after, number));
+    for (int number = 1; number <= SIGRTMAX; number++) CHECK(sigismember(&before, number) == sigismember(&after, number));
 }
 
 typedef struct cancelled {

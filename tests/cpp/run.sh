@@ -56,7 +56,7 @@ for compiler in g++ clang++; do
     compile "units.$compiler.o" tests/cpp/test_units.cpp $compiler -std=c++17
 done
 sanitizers="-fsanitize=address,undefined -fno-sanitize-recover=all"
-# An optimized program with a sanitizer gives GCC more warnings.
+# GCC gives more warnings if it optimizes and a sanitizer is on.
 compile quickstart.sanitized.o examples/cpp/quickstart.cpp g++ -std=c++17 -O2 -fsanitize=address
 compile test_vectors tests/cpp/test_vectors.cpp clang++ -std=c++17
 compile test_vectors_sanitized tests/cpp/test_vectors.cpp g++ -std=c++17 $sanitizers

@@ -78,7 +78,7 @@ pub struct nuc_batch {
     pub min_p: *const f32,
     /// The temperature T, finite and at least 0; other values are impossible: see NUC_ROW_BAD_PARAMETER. If T is below
     /// 1e-5 (rounded to f32), the row is greedy: its token is the maximum. Otherwise, a token whose logit is more than
-    /// 20.1 * T below the maximum has the weight 0 and is never drawn. Default: 1.
+    /// 20.102 * T below the maximum has the weight 0 and is never drawn. Default: 1.
     pub temperature: *const f32,
     /// The random words, `[num_rows][4]`: one 128-bit number per row, the most significant word first. The draw uses
     /// this number. Null: the words are computed from `seed` and `offset`.

@@ -4,19 +4,37 @@
 //! compilation overflows the stack and ends the process. A plugin also starts threads in these calls. They inherit the
 //! blocked signals of this thread (`signals.rs`). The caller's thread waits and still receives signals.
 
+use std::cell::Cell;
 use std::panic::resume_unwind;
 
-use super::program_cache::as_maker;
+use super::program_cache::{as_maker, is_maker};
 use crate::error::Error;
 use crate::panics::Inherited;
 use crate::signals;
+use crate::thread_flag::with_flag;
 
 /// The default stack size of the main thread on Linux. Compilers are tested with this size.
 const STACK_BYTES: usize = 8 << 20;
 
-/// Runs `work` on a new thread with a large stack and waits for it.
+thread_local! {
+    /// Whether this thread was started by [`run`].
+    static IS_PLUGIN_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work` on a new thread with a large stack and waits for it. On such a thread, runs `work` on the same thread. So
+/// a plugin that loads itself again while it initialises is still on the thread that initialises it, which is an error
+/// (`src/pjrt/loaded.rs`). On another thread it would wait for itself.
 pub(crate) fn run<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> {
+    if IS_PLUGIN_THREAD.get() {
+        return Ok(work());
+    }
     run_with_stack(STACK_BYTES, work)
+}
+
+/// [`run`] for work that makes a program. Other threads can wait for this program, so the work must not wait for a
+/// program of another thread.
+pub(crate) fn run_maker<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> {
+    run(|| as_maker(work))
 }
 
 fn run_with_stack<R: Send>(stack_bytes: usize, work: impl FnOnce() -> R + Send) -> Result<R, Error> {
@@ -24,7 +42,9 @@ fn run_with_stack<R: Send>(stack_bytes: usize, work: impl FnOnce() -> R + Send) 
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("nuc-plugin".to_owned()).stack_size(stack_bytes);
         // The caller waits for this thread. So this thread must not wait for a program that the caller is making.
-        let body = || panics.run(|| as_maker(work));
+        let maker = is_maker();
+        let work = move || if maker { as_maker(work) } else { work() };
+        let body = || with_flag(&IS_PLUGIN_THREAD, || panics.run(work));
         let thread = signals::blocked_while(|| builder.spawn_scoped(scope, body)).map_err(|error| {
             Error::OutOfMemory(format!(
                 "no thread with a stack of {stack_bytes} bytes could be started for the plugin: {error}"
@@ -36,7 +56,6 @@ fn run_with_stack<R: Send>(stack_bytes: usize, work: impl FnOnce() -> R + Send) 
 
 #[cfg(test)]
 mod tests {
-    use super::super::program_cache::is_maker;
     use super::*;
 
     #[test]
@@ -45,11 +64,27 @@ mod tests {
         let small = small.spawn(|| {
             run(|| {
                 let deep = std::hint::black_box([1_u8; 4 << 20]);
-                (deep.iter().map(|&byte| usize::from(byte)).sum::<usize>(), is_maker())
+                deep.iter().map(|&byte| usize::from(byte)).sum::<usize>()
             })
         });
-        assert_eq!(small.unwrap().join().unwrap().unwrap(), (4 << 20, true));
+        assert_eq!(small.unwrap().join().unwrap().unwrap(), 4 << 20);
+    }
+
+    #[test]
+    fn only_the_threads_of_makers_are_makers() {
+        assert!(!run(is_maker).unwrap());
+        assert!(run_maker(is_maker).unwrap());
+        assert!(as_maker(|| run(is_maker)).unwrap());
+        assert!(run_maker(|| run(is_maker)).unwrap().unwrap());
         assert!(!is_maker());
+    }
+
+    #[test]
+    fn nested_work_runs_on_the_same_thread() {
+        let id = || std::thread::current().id();
+        let (outer, inner) = run(|| (id(), run(id).unwrap())).unwrap();
+        assert_eq!(outer, inner);
+        assert_ne!(outer, id());
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Programs {
         }
         let mut events = Events::default();
         let make = || self.make(spec, &mut events);
-        let found = self.cache.get_or_make(spec, || plugin_thread::run(make).and_then(|made| made));
+        let found = self.cache.get_or_make(spec, || plugin_thread::run_maker(make).and_then(|made| made));
         events.flush();
         let found = found?;
         if !found.kept {
@@ -143,7 +143,8 @@ impl Programs {
     /// to it. If the write fails, the only effect is that other processes must compile the program.
     fn write(&self, spec: &ProgramSpec, text: &str, program: &Executable) {
         let Some(Directory { programs, write: true }) = &self.directory else { return };
-        let written = plugin_thread::run(|| write(programs, spec, text, program)).and_then(|written| written);
+        let written =
+            plugin_thread::run_maker(|| write(programs, spec, text, program)).and_then(|written| written);
         let messages = written.unwrap_or_else(|error| {
             vec![(Level::Warn, format!("{} could not be written to program_dir: {error}", spec.name()))]
         });

@@ -26,9 +26,17 @@ thread_local! {
 /// (`src/pjrt/loaded.rs`). On another thread it would wait for itself.
 pub(crate) fn run<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> {
     if IS_PLUGIN_THREAD.get() {
-        return Ok(work());
+        return Ok(on_this_thread(work));
     }
     run_with_stack(STACK_BYTES, work)
+}
+
+/// Runs `work`. It is not inlined, because the caller of [`run`] would then need the stack of `work` also if `work` runs
+/// on another thread.
+#[cold]
+#[inline(never)]
+fn on_this_thread<R>(work: impl FnOnce() -> R) -> R {
+    work()
 }
 
 /// [`run`] for work that makes a program. Other threads can wait for this program, so the work must not wait for a
@@ -63,7 +71,9 @@ mod tests {
         let small = std::thread::Builder::new().stack_size(64 << 10);
         let small = small.spawn(|| {
             run(|| {
-                let deep = std::hint::black_box([1_u8; 4 << 20]);
+                // A mutable reference: an array that is passed by value can be copied, and a constant is not on the stack.
+                let mut deep = [1_u8; 4 << 20];
+                std::hint::black_box(&mut deep);
                 deep.iter().map(|&byte| usize::from(byte)).sum::<usize>()
             })
         });

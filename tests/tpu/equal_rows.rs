@@ -5,7 +5,9 @@ use super::limit_rows::{indices_of_a_lane, params, sparse_row, weight_below, CHU
 use crate::common::*;
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{Path as Way, Spec};
-use nucleus::semantics::weights::MAX_WEIGHT;
+use nucleus::semantics::arith::Scalar;
+use nucleus::semantics::params::scale;
+use nucleus::semantics::weights::{quantize, weight, MAX_WEIGHT};
 
 /// The largest logit of the rows of [`exact_target`]. In these rows, an octave is a few units of the last place, so the
 /// temperature is small. A row with a temperature below 10⁻⁵ is greedy. This logit is so large that the temperature is
@@ -40,6 +42,13 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
     problems.extend([0, 1].map(|level| threshold_below_maximum(spec, level)));
     for chunk in [0, 1] {
         problems.extend([10, 11].map(|lanes| crowded_in_one_stripe(spec, chunk, lanes)));
+    }
+    for last in [511, 8191] {
+        for block in [last / 4, last / 2 - 1] {
+            for lower in [false, true] {
+                problems.extend([0, 1, 2].map(|deep| last_two_values(spec, last, block, lower, deep)));
+            }
+        }
     }
     let most = if spec.path == Way::Arbitrary { 9 } else { 4 };
     for chunk in 1..most {
@@ -99,6 +108,29 @@ fn threshold_below_maximum(spec: &Spec, level: usize) -> Problem {
     let entries = [(30_000, 0), (lane[1 - level], 1), (lane[level], 2)];
     let entries = entries.map(|(index, steps)| (index, below_top(spec, steps)));
     sparse_row(spec, entries, params(spec, entries.len(), 0.6, OCTAVES * octave, 0))
+}
+
+/// Returns a row with entries at the places `2 * block` and `2 * block + 1` of the search for the threshold of top-p.
+/// The search begins with the places from 0 to `last`. Its steps divide the range by 16, so a later range contains only
+/// these two places. The threshold is the lower one if `lower`, otherwise the other one. The lower entry is the first
+/// entry that the draw can select. If `deep` is 1, another entry is above it in its lane. If `deep` is 2, it and the
+/// other entry are in one lane of each copy of a stripe.
+fn last_two_values(spec: &Spec, last: i32, block: i32, lower: bool, deep: usize) -> Problem {
+    let logit = |place: i32| below_top(spec, last - place);
+    let places = [2 * block, 2 * block + 1, last];
+    let temperature = (TOP - logit(0)) * OCTAVES / 6.0;
+    let weight = |place| f64::from(weight(Scalar, quantize(Scalar, TOP, logit(place), scale(temperature))));
+    // Top-k keeps one entry of the lowest place.
+    let total = places.iter().map(|&place| weight(place)).sum::<f64>() + weight(0);
+    let above = weight(last) + if lower { weight(places[1]) } else { 0.0 };
+    let p = (above + weight(places[usize::from(!lower)]) / 2.0) / total;
+    let tie = if deep == 1 { indices_of_a_lane(2)[1] } else { 30_001 };
+    // A copy rotates the entries of the second stripe before its own by 32 lanes.
+    let second = 2 * STRIPE + 32 + if deep == 2 { 0 } else { 5 };
+    let ties = [tie, 30_002, 30_003].map(|index| (index, 0));
+    let entries = [(0, places[0]), (second, places[1]), (35_000, places[2])].into_iter().chain(ties);
+    let entries = entries.map(|(index, place)| (index, logit(place)));
+    sparse_row(spec, entries, params(spec, 4, p as f32, temperature, 0))
 }
 
 /// Returns a row with top-p alone. The other entries have no weight, but the upper bound of the total includes a

@@ -34,6 +34,7 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
     }
     problems.extend((0..30).map(|seed| larger_after_ties(spec, seed)));
     problems.extend([53, 128].map(|distance| adjacent_weights(spec, distance)));
+    problems.push(fewer_candidates_than_k(spec));
     problems.push(odd_total(spec));
     problems.push(last_index(spec));
     for eighth in 1..8 {
@@ -294,6 +295,13 @@ fn adjacent_weights(spec: &Spec, distance: usize) -> Problem {
     let entries = logits.enumerate().map(|(number, x)| (number * distance + 1, x)).chain(ties);
     let number = MAX_WEIGHT as u64 + 115;
     sparse_row(spec, entries, params(spec, 56, ALMOST_ONE, OCTAVES, number))
+}
+
+/// Returns a row in which top-k keeps all numbers and some entries of −inf.
+fn fewer_candidates_than_k(spec: &Spec) -> Problem {
+    let entries =
+        (0..spec.vocab).map(|index| (index, if index % 1000 == 70 { 3.0 } else { f32::NEG_INFINITY }));
+    sparse_row(spec, entries, params(spec, 60, 1.0, 1.0, 0))
 }
 
 /// Returns a row whose total is odd. The target of top-p is one more than the weight of the maximum. If the total were

@@ -49,6 +49,11 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
             problems.extend([0, 1, 2].map(|deep| last_two_values(spec, last, block, lower, deep)));
         }
     }
+    if spec.dtype == Dtype::F32 {
+        // Keys of bf16 have 16 bits, so four steps leave one place.
+        problems
+            .extend([0, 1, 2].map(|deep| last_two_values(spec, (1 << 17) - 1, (1 << 16) - 2, false, deep)));
+    }
     problems.extend([1, 5, 9, 13].map(|part| adjacent_to_the_threshold(spec, 992 + part)));
     let most = if spec.path == Way::Arbitrary { 9 } else { 4 };
     for chunk in 1..most {

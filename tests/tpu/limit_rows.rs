@@ -35,6 +35,7 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
     problems.extend((0..30).map(|seed| larger_after_ties(spec, seed)));
     problems.extend([53, 128].map(|distance| adjacent_weights(spec, distance)));
     problems.push(fewer_candidates_than_k(spec));
+    problems.push(greedy_by_passes(spec));
     problems.push(odd_total(spec));
     problems.push(last_index(spec));
     for eighth in 1..8 {
@@ -302,6 +303,13 @@ fn fewer_candidates_than_k(spec: &Spec) -> Problem {
     let entries =
         (0..spec.vocab).map(|index| (index, if index % 1000 == 70 { 3.0 } else { f32::NEG_INFINITY }));
     sparse_row(spec, entries, params(spec, 60, 1.0, 1.0, 0))
+}
+
+/// Returns a greedy row with a NaN. It has so many maxima that the kernel samples it by passes over all logits. The
+/// first maximum is in the first chunk of a stripe.
+fn greedy_by_passes(spec: &Spec) -> Problem {
+    let entries = (0..5000).map(|number| (2 * STRIPE + 3618 + 3 * number, 3.0)).chain([(100, f32::NAN)]);
+    sparse_row(spec, entries, params(spec, 20, 1.0, 0.0, 12_345_678_901))
 }
 
 /// Returns a row whose total is odd. The target of top-p is one more than the weight of the maximum. If the total were

@@ -5,7 +5,10 @@ use super::limit_rows::{indices_of_a_lane, params, sparse_row, weight_below, CHU
 use crate::common::*;
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{Path as Way, Spec};
-use nucleus::semantics::weights::MAX_WEIGHT;
+use nucleus::semantics::arith::Scalar;
+use nucleus::semantics::params::scale;
+use nucleus::semantics::top_p::TopP;
+use nucleus::semantics::weights::{quantize, weight, MAX_WEIGHT};
 
 /// The largest logit of the rows of [`exact_target`]. In these rows, an octave is a few units of the last place, so the
 /// temperature is small. A row with a temperature below 10⁻⁵ is greedy. This logit is so large that the temperature is
@@ -41,6 +44,17 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
     for chunk in [0, 1] {
         problems.extend([10, 11].map(|lanes| crowded_in_one_stripe(spec, chunk, lanes)));
     }
+    for (last, block) in [(511, 254), (4095, 1012), (8191, 4094)] {
+        for lower in [false, true] {
+            problems.extend([0, 1, 2].map(|deep| last_two_values(spec, last, block, lower, deep)));
+        }
+    }
+    if spec.dtype == Dtype::F32 {
+        // Keys of bf16 have 16 bits, so four steps leave one place.
+        problems
+            .extend([0, 1, 2].map(|deep| last_two_values(spec, (1 << 17) - 1, (1 << 16) - 2, false, deep)));
+    }
+    problems.extend([1, 5, 9, 13].map(|part| adjacent_to_the_threshold(spec, 992 + part)));
     let most = if spec.path == Way::Arbitrary { 9 } else { 4 };
     for chunk in 1..most {
         problems.extend([13, 41].map(|distance| first_tie_of_a_chunk(spec, chunk, distance)));
@@ -99,6 +113,49 @@ fn threshold_below_maximum(spec: &Spec, level: usize) -> Problem {
     let entries = [(30_000, 0), (lane[1 - level], 1), (lane[level], 2)];
     let entries = entries.map(|(index, steps)| (index, below_top(spec, steps)));
     sparse_row(spec, entries, params(spec, entries.len(), 0.6, OCTAVES * octave, 0))
+}
+
+/// Returns a row with entries at the places `2 * block` and `2 * block + 1` of the search for the threshold of top-p.
+/// The search begins with the places from 0 to `last`. Its steps divide the range by 16, so a later range contains only
+/// these two places. The threshold is the lower one if `lower`, otherwise the other one. The target of top-p is the sum
+/// of the weights down to the threshold. The lower entry is the first entry that the draw can select. If `deep` is 1,
+/// another entry is above it in its lane. If `deep` is 2, it and the other entry are in one lane of each copy.
+fn last_two_values(spec: &Spec, last: i32, block: i32, lower: bool, deep: usize) -> Problem {
+    let logit = |place: i32| below_top(spec, last - place);
+    let places = [last, 2 * block + 1, 2 * block];
+    let reached = if lower { 3 } else { 2 };
+    // The target is rounded, so some temperatures do not have a p with this target.
+    let (temperature, p) = (0..10_000)
+        .map(|number| (TOP - logit(0)) * OCTAVES / (6.0 + number as f32 / 1e4))
+        .find_map(|temperature| {
+            let weight =
+                |place| weight(Scalar, quantize(Scalar, TOP, logit(place), scale(temperature))) as u64;
+            let target: u64 = places[..reached].iter().map(|&place| weight(place)).sum();
+            // Top-k keeps one entry of the lowest place.
+            let total = places.iter().map(|&place| weight(place)).sum::<u64>() + weight(0);
+            let p = (target as f64 / total as f64) as f32;
+            (TopP::new(p).target(total) == target).then_some((temperature, p))
+        })
+        .expect("a temperature has such a p");
+    let tie = if deep == 1 { indices_of_a_lane(2)[1] } else { 30_001 };
+    // A copy rotates the entries of stripe 2 by 32 lanes less than those of stripe 0.
+    let second = 2 * STRIPE + 32 + if deep == 2 { 0 } else { 5 };
+    let ties = [tie, 30_002, 30_003].map(|index| (index, 0));
+    let entries = [35_000, second, 0].into_iter().zip(places).chain(ties);
+    let entries = entries.map(|(index, place)| (index, logit(place)));
+    sparse_row(spec, entries, params(spec, 4, p, temperature, 0))
+}
+
+/// Returns a row with entries at the places `place` and `place - 1` of the search for the threshold of top-k, which
+/// begins with the places from 0 to 4095. Two steps leave a range of 16 places. Top-k keeps the entry at `place`, which
+/// is the threshold, but not the other one.
+fn adjacent_to_the_threshold(spec: &Spec, place: i32) -> Problem {
+    const LAST: i32 = 4095;
+    let logit = |place: i32| below_top(spec, LAST - place);
+    // The largest entries are in one group. So they are in one bin, and the bound is place 0.
+    let entries = [(5, place - 1), (133, place), (261, LAST), (30_001, 0), (30_002, 0), (30_003, 0)];
+    let entries = entries.map(|(index, place)| (index, logit(place)));
+    sparse_row(spec, entries, params(spec, 2, 1.0, (TOP - logit(0)) * OCTAVES / 6.0, 0))
 }
 
 /// Returns a row with top-p alone. The other entries have no weight, but the upper bound of the total includes a

@@ -28,11 +28,14 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
     let mut problems: Vec<Problem> = (0..90).map(|seed| probed_indices(spec, seed)).collect();
     problems.extend((0..60).map(|seed| around_zero(spec, seed)));
     problems.extend((3..=5).map(|entries| deep_lane(spec, entries)));
+    problems.extend([false, true].map(|deep| first_entry_in_full_lane(spec, deep)));
     for (max, below) in [(0.0, -f32::MIN_POSITIVE), (5.0, 5.0_f32.next_down())] {
         problems.extend([0.0, 1.0].map(|temperature| below_maximum(spec, max, below, temperature)));
     }
     problems.extend((0..30).map(|seed| larger_after_ties(spec, seed)));
     problems.extend([53, 128].map(|distance| adjacent_weights(spec, distance)));
+    problems.push(fewer_candidates_than_k(spec));
+    problems.push(greedy_by_passes(spec));
     problems.push(odd_total(spec));
     problems.push(last_index(spec));
     for eighth in 1..8 {
@@ -204,6 +207,33 @@ fn deep_lane(spec: &Spec, entries: usize) -> Problem {
     sparse_row(spec, indices.into_iter().map(|index| (index, 20.0)), params(spec, 2, 1.0, 10.0, 0))
 }
 
+/// Returns a row in which entry 0 is the lowest entry of its lane in the copy of stripe 0. This lane has one entry more
+/// than slots, so entry 0 moves to another lane. If `deep`, an entry of stripe 0 is above it. The draw selects entry 0.
+/// In this copy, the search for the drawn index probes place 20,000, which is the middle of the row. Entry 0 is the only
+/// entry before this place that top-p keeps.
+fn first_entry_in_full_lane(spec: &Spec, deep: bool) -> Problem {
+    // A copy rotates the entries of an earlier stripe by 16 lanes per stripe. A lane of a stripe has space for two
+    // entries.
+    let lane = |stripe: usize| stripe * STRIPE + 16 * stripe;
+    let mut kept = vec![0, spec.vocab / 2];
+    kept.extend([3, 4].into_iter().flat_map(|stripe| [lane(stripe), lane(stripe) + CHUNK - 1]));
+    let mut others = Vec::new();
+    if deep {
+        others.push(CHUNK + 127);
+    } else {
+        kept.push(lane(2) + CHUNK - 1);
+    }
+    // On the path for any k, a lane has one slot more.
+    if spec.path == Way::Arbitrary {
+        others.push(lane(1));
+    }
+    // With these entries, enough bins have a survivor.
+    others.extend((0..20).map(|number| 20_021 + number * 53));
+    let kept = kept.into_iter().map(|index| (index, 20.0));
+    let others = others.into_iter().map(|index| (index, 10.0));
+    sparse_row(spec, kept.chain(others), params(spec, 8, 0.9, OCTAVES, 0))
+}
+
 /// Returns the indices of survivors. The kernel gathers `entries` of them into lane 0, and entry 0 is the first of
 /// these.
 pub(super) fn indices_of_a_lane(entries: usize) -> Vec<usize> {
@@ -266,6 +296,20 @@ fn adjacent_weights(spec: &Spec, distance: usize) -> Problem {
     let entries = logits.enumerate().map(|(number, x)| (number * distance + 1, x)).chain(ties);
     let number = MAX_WEIGHT as u64 + 115;
     sparse_row(spec, entries, params(spec, 56, ALMOST_ONE, OCTAVES, number))
+}
+
+/// Returns a row in which top-k keeps all numbers and some entries of −inf.
+fn fewer_candidates_than_k(spec: &Spec) -> Problem {
+    let entries =
+        (0..spec.vocab).map(|index| (index, if index % 1000 == 70 { 3.0 } else { f32::NEG_INFINITY }));
+    sparse_row(spec, entries, params(spec, 60, 1.0, 1.0, 0))
+}
+
+/// Returns a greedy row with a NaN. It has so many maxima that the kernel samples it by passes over all logits. The
+/// first maximum is in the first chunk of a stripe.
+fn greedy_by_passes(spec: &Spec) -> Problem {
+    let entries = (0..5000).map(|number| (2 * STRIPE + 3618 + 3 * number, 3.0)).chain([(100, f32::NAN)]);
+    sparse_row(spec, entries, params(spec, 20, 1.0, 0.0, 12_345_678_901))
 }
 
 /// Returns a row whose total is odd. The target of top-p is one more than the weight of the maximum. If the total were

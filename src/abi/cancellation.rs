@@ -10,11 +10,8 @@ extern "C" {
     fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
 }
 
-/// `PTHREAD_CANCEL_DISABLE`. The crate `libc` does not define it for Linux.
-#[cfg(target_os = "linux")]
+/// `PTHREAD_CANCEL_DISABLE` of Linux. The crate `libc` does not define it for Linux.
 const DISABLE: c_int = 1;
-#[cfg(not(target_os = "linux"))]
-const DISABLE: c_int = libc::PTHREAD_CANCEL_DISABLE;
 
 /// While a value exists, its thread is not cancelled. Dropping it restores the previous state.
 pub(super) struct NoCancellation {

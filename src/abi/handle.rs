@@ -108,11 +108,9 @@ pub(super) unsafe fn destroy<O: Opaque>(pointer: *mut O) -> Result<()> {
 /// As for [`borrow`].
 unsafe fn check_magic<'a, O: Opaque>(pointer: *const O) -> Result<&'a AtomicU64> {
     let handle = pointer.cast_mut().cast::<Handle<O::Object>>();
-    if handle.is_null() {
-        return bad(O::NAME, format!("{} is null; it must be a handle from {}", O::NAME, O::CREATOR));
-    }
-    if !handle.is_aligned() {
-        return bad(O::NAME, format!("{} is {pointer:p}; it must be a handle from {}", O::NAME, O::CREATOR));
+    if handle.is_null() || !handle.is_aligned() {
+        let value = if handle.is_null() { "null".to_owned() } else { format!("{pointer:p}") };
+        return bad(O::NAME, format!("{} is {value}; it must be a handle from {}", O::NAME, O::CREATOR));
     }
     // SAFETY: not null and aligned. In a live handle this is its magic word. For other memory the caller violated
     // the contract; the check then reads only this word, as an atomic.

@@ -62,13 +62,19 @@ static inline int report(void) {
     return failures != 0;
 }
 
+/* The options of a sampler on a plugin, or on the built-in backend if `plugin` is null. */
+static inline nuc_sampler_options options_for(const char *plugin) {
+    nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
+    options.backend = plugin ? NUC_BACKEND_PJRT : NUC_BACKEND_BUILTIN;
+    options.plugin_path = plugin;
+    return options;
+}
+
 /* Creates a sampler on a plugin, or on the built-in backend if `plugin` is null. A failure ends the program. */
 static inline nuc_sampler *make_sampler(const char *plugin, size_t max_k) {
     nuc_error error = NUC_ERROR_INIT;
-    nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
+    nuc_sampler_options options = options_for(plugin);
     nuc_sampler *sampler = NULL;
-    options.backend = plugin ? NUC_BACKEND_PJRT : NUC_BACKEND_BUILTIN;
-    options.plugin_path = plugin;
     options.max_k = max_k;
     if (!CHECK_STATUS(NUC_OK, error, nuc_sampler_create(&options, &sampler, &error))) exit(report());
     return sampler;

@@ -22,9 +22,7 @@ enum { AUTOMATIC, ARBITRARY, BOUNDED, REFERENCE };
 
 static nuc_status create(const char *plugin, size_t cache_capacity, size_t num_threads, nuc_sampler **sampler,
                          nuc_error *error) {
-    nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
-    options.backend = plugin ? NUC_BACKEND_PJRT : NUC_BACKEND_BUILTIN;
-    options.plugin_path = plugin;
+    nuc_sampler_options options = options_for(plugin);
     options.cache_capacity = cache_capacity;
     options.num_threads = num_threads;
     return nuc_sampler_create(&options, sampler, error);

@@ -12,10 +12,8 @@ static float logits[ROWS * VOCAB];
 /* `plugin` is null for the built-in backend. */
 static nuc_sampler *sampler_with_threads(const char *plugin) {
     nuc_error error = NUC_ERROR_INIT;
-    nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
+    nuc_sampler_options options = options_for(plugin);
     nuc_sampler *sampler = NULL;
-    options.backend = plugin ? NUC_BACKEND_PJRT : NUC_BACKEND_BUILTIN;
-    options.plugin_path = plugin;
     options.num_threads = 3;
     CHECK_STATUS(NUC_OK, error, nuc_sampler_create(&options, &sampler, &error));
     return sampler;
@@ -58,7 +56,9 @@ static void keeps_the_mask(void *plugin) {
     CHECK_STATUS(NUC_OK, error, sample(sampler, logits, &error));
     CHECK_STATUS(NUC_OK, error, nuc_sampler_destroy(sampler, &error));
     CHECK(pthread_sigmask(SIG_BLOCK, NULL, &after) == 0);
-    for (int number = 1; number <= SIGRTMAX; number++) CHECK(sigismember(&before, number) == sigismember(&after, number));
+    for (int number = 1; number <= SIGRTMAX; number++) {
+        CHECK(sigismember(&before, number) == sigismember(&after, number));
+    }
 }
 
 typedef struct cancelled {

@@ -274,24 +274,18 @@ pub(crate) fn create_client(
     client_options: &[(String, OptionValue)],
     program_dir: Option<&FilePath>,
 ) -> Result<Arc<Client>, Error> {
-    plugin_thread::run(|| create_client_here(plugin, client_options, program_dir))?
-}
-
-fn create_client_here(
-    plugin: &FilePath,
-    client_options: &[(String, OptionValue)],
-    program_dir: Option<&FilePath>,
-) -> Result<Arc<Client>, Error> {
-    let plugin = Plugin::load(plugin)?;
-    let Some(directory) = program_dir else { return Ok(Client::create(plugin, client_options)?) };
-    thread::scope(|scope| {
-        let builder = thread::Builder::new().name("nuc-identify".to_owned());
-        let _thread = builder.spawn_scoped(scope, || {
-            let known = PluginBuilds::read(directory);
-            drop(plugin.identify(&|file| known.find(file)));
-        });
-        Ok(Client::create(plugin.clone(), client_options)?)
-    })
+    plugin_thread::run(|| {
+        let plugin = Plugin::load(plugin)?;
+        let Some(directory) = program_dir else { return Ok(Client::create(plugin, client_options)?) };
+        thread::scope(|scope| {
+            let builder = thread::Builder::new().name("nuc-identify".to_owned());
+            let _thread = builder.spawn_scoped(scope, || {
+                let known = PluginBuilds::read(directory);
+                drop(plugin.identify(&|file| known.find(file)));
+            });
+            Ok(Client::create(plugin.clone(), client_options)?)
+        })
+    })?
 }
 
 /// Waits for a launch on one device and returns its outputs.

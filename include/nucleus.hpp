@@ -497,7 +497,7 @@ struct call_options {
 
 namespace detail {
 
-// The options of a call that passes none. If each call created an object instead, GCC 12 with -fsanitize=address would
+// The default argument of calls with options. If each call created its own object, GCC 12 with -fsanitize=address would
 // report that replace_val may be used uninitialized.
 inline constexpr call_options default_options{};
 

@@ -3,8 +3,8 @@
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 /// Signals that the threads of the library do not block. The system sends most of them to the thread that caused the
-/// error. If that thread blocks the signal, the system ends the process without calling the handler. SIGABRT and SIGPROF
-/// are not such signals: `abort` uses the first, and profilers use the second to sample all threads.
+/// error. If that thread blocks the signal, the system ends the process without calling the handler. SIGABRT and
+/// SIGPROF are not such signals: `abort` raises SIGABRT, and profilers send SIGPROF to all threads.
 const DELIVERED: [Signal; 8] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,

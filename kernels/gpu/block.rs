@@ -69,9 +69,10 @@ impl<'k> Block<'k> {
         (std::array::from_fn(sum), std::array::from_fn(max))
     }
 
-    /// Passes words between the warps. Lane `sender` of warp `i` gives the words, and lane `i` of every warp gets them. A
-    /// lane whose number is not the number of a warp gets the words of the last warp. The words have their own arrays, so
-    /// other reductions may follow at once. But no thread may execute the same exchange again before another barrier.
+    /// Passes words between the warps. Lane `sender` of warp `i` gives the words, and lane `i` of every warp gets them.
+    /// A lane whose number is not the number of a warp gets the words of the last warp. The words have their own
+    /// arrays, so other reductions may follow at once. But no thread may execute the same exchange again before another
+    /// barrier.
     pub(super) fn exchange(&self, sender: usize, words: &[Int]) -> Vec<Int> {
         let k = self.k;
         let warps = k.threads() / WARP;
@@ -259,8 +260,8 @@ pub(super) fn max_of_slices(k: &Ptx, keys: impl Iterator<Item = Int>) -> Int {
     k.warp_max(keys.reduce(|a, b| k.max(a, b)).expect("a row has slices"))
 }
 
-/// Returns the largest key of a row and its lowest index. `keys` and `indices` contain the largest key of each slice and
-/// its lowest index, from the records that [`load_records`] returned to this thread.
+/// Returns the largest key of a row and its lowest index. `keys` and `indices` contain the largest key of each slice
+/// and its lowest index, from the records that [`load_records`] returned to this thread.
 pub(super) fn maximum_of_slices(
     k: &Ptx,
     keys: impl Iterator<Item = Int> + Clone,

@@ -184,8 +184,8 @@ mod tests {
         check_remainder(|words, total| remainder(Scalar, words, total), number, total);
     }
 
-    /// The quotient of a step is close to a number of the form `n + 1/2`. So the estimate can be rounded up or down, and
-    /// the rest of the step has nearly its largest magnitude.
+    /// The quotient of a step is close to a number of the form `n + 1/2`. So the estimate can be rounded up or down,
+    /// and the rest of the step has nearly its largest magnitude.
     #[test]
     fn equals_the_exact_remainder_if_an_estimate_is_near_a_tie() {
         let mut rng = StdRng::seed_from_u64(13);

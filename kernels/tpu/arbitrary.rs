@@ -30,8 +30,8 @@ pub(super) fn kernel(cx: &Context<'_>, stages: &Stages) -> (Summary, Outcome) {
     // In a row without top-k, the bound selects the largest entries, because the sum of their weights may reach the
     // target of top-p.
     let largest = k.i32(bins_of_largest(cx.cells(), prefilter.largest_binned_k(cx)));
-    // A row with a larger k does not need the bound from the bins. In a block of eight rows, another row usually needs the
-    // whole search, so nothing would be saved.
+    // A row with a larger k does not need the bound from the bins. In a block of eight rows, another row usually needs
+    // the whole search, so nothing would be saved.
     let closed = (cx.layout.rows < SUBLANES).then(|| k.lt(binned, wanted));
     let from_bins = k.choose(k.eq(wanted, k.i32(0)), largest, k.min(wanted, binned));
     let from_bins = prefilter.bound_from_bins(cx, &summary, from_bins, closed);

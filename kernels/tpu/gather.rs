@@ -411,8 +411,8 @@ fn count_bits(k: &Kernel, value: Value) -> Value {
     k.and(k.add(halves, k.shift_right_zero(halves, k.i32(16))), k.i32(0x3f))
 }
 
-/// Reduces the stack to `slots` levels. The entries of the other levels move by half of the lanes, and are pushed again.
-/// The steps after gathering take less time with fewer levels.
+/// Reduces the stack to `slots` levels. The entries of the other levels move by half of the lanes, and are pushed
+/// again. The steps after gathering take less time with fewer levels.
 fn balanced(k: &Kernel, stack: SurvivorStack, slots: usize) -> SurvivorStack {
     let mut few = LaneStack {
         fields: stack.fields.each_ref().map(|levels| levels[..slots].to_vec()),
@@ -435,9 +435,9 @@ fn copied(cx: &Context<'_>, stack: SurvivorStack) -> SurvivorStack {
     let mut stack = stack;
     let mut by = k.stripes() / 2;
     while by > 0 {
-        // Each step doubles the number of stripes whose entries a lane contains. So the earlier steps need fewer levels.
-        // The last step has one level more than the result, because `balanced` then moves the entries of this level to
-        // other lanes.
+        // Each step doubles the number of stripes whose entries a lane contains. So the earlier steps need fewer
+        // levels. The last step has one level more than the result, because `balanced` then moves the entries of this
+        // level to other lanes.
         let most = slots + 1 - by.ilog2() as usize;
         let mut both = empty_stack(k, most.min(2 * stack.depth()));
         for level in 0..stack.depth() {

@@ -9,8 +9,8 @@ use super::lane_sums::ones;
 use crate::mlir::mosaic::{Kernel, Reduce, Value, SUBLANES};
 use crate::semantics::arith::Arith;
 
-/// If rows have no copies, a search checks after this number of steps whether all rows are done. A check costs as much as
-/// a step. A search for a value always makes this number of steps per check, because its check also counts values.
+/// If rows have no copies, a search checks after this number of steps whether all rows are done. A check costs as much
+/// as a step. A search for a value always makes this number of steps per check, because its check also counts values.
 const STEPS_PER_CHECK: usize = 2;
 
 /// The number of places that each copy of a row probes in one step.

@@ -80,9 +80,9 @@ fn weight_by_shifts<A: Arith>(a: A, distance: A::Int) -> A::Int {
 
 /// The same weight with fewer operations, for targets that convert floats to integers fast.
 ///
-/// It subtracts the number of octaves from the exponent of the polynomial. To round the result to an integer, it adds the
-/// largest float below 0.5 and truncates the sum. It does not add 0.5, because that sum can be rounded up to the next
-/// integer. The sum of 0.5 and the added float is a tie, and is rounded to 1. So the weight 0.5 becomes 1.
+/// It subtracts the number of octaves from the exponent of the polynomial. To round the result to an integer, it adds
+/// the largest float below 0.5 and truncates the sum. It does not add 0.5, because that sum can be rounded up to the
+/// next integer. The sum of 0.5 and the added float is a tie, and is rounded to 1. So the weight 0.5 becomes 1.
 #[inline(always)]
 fn weight_by_exponent<A: Arith>(a: A, distance: A::Int) -> A::Int {
     const BELOW_HALF: f32 = 0.5_f32.next_down();

@@ -209,8 +209,8 @@ fn deep_lane(spec: &Spec, entries: usize) -> Problem {
 
 /// Returns a row in which entry 0 is the lowest entry of its lane in the copy of stripe 0. This lane has one entry more
 /// than slots, so entry 0 moves to another lane. If `deep`, an entry of stripe 0 is above it. The draw selects entry 0.
-/// In this copy, the search for the drawn index probes place 20,000, which is the middle of the row. Entry 0 is the only
-/// entry before this place that top-p keeps.
+/// In this copy, the search for the drawn index probes place 20,000, which is the middle of the row. Entry 0 is the
+/// only entry before this place that top-p keeps.
 fn first_entry_in_full_lane(spec: &Spec, deep: bool) -> Problem {
     // A copy rotates the entries of an earlier stripe by 16 lanes per stripe. A lane of a stripe has space for two
     // entries.
@@ -227,7 +227,8 @@ fn first_entry_in_full_lane(spec: &Spec, deep: bool) -> Problem {
     if spec.path == Way::Arbitrary {
         others.push(lane(1));
     }
-    // With these entries, enough bins have a survivor.
+    // With these entries, at least k bins contain an entry. Otherwise, the bound from the bins would be the logit of
+    // the rest of the row.
     others.extend((0..20).map(|number| 20_021 + number * 53));
     let kept = kept.into_iter().map(|index| (index, 20.0));
     let others = others.into_iter().map(|index| (index, 10.0));

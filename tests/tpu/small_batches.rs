@@ -128,8 +128,8 @@ fn more_survivors_than_floats_can_add() {
         .took("the largest entries may suffice / few cells reach the threshold / survivors suffice: else"));
 }
 
-/// The survivors of random rows and of the worst case fit the registers that receive their copies. Otherwise, the kernel
-/// would sample these rows by passes, which takes five times as long.
+/// The survivors of random rows and of the worst case fit the registers that receive their copies. Otherwise, the
+/// kernel would sample these rows by passes, which takes five times as long.
 #[test]
 fn survivors_fit_with_their_copies() {
     const VOCAB: usize = 262_144;

@@ -19,10 +19,10 @@ pub(super) struct Outcome {
     pub(super) least: Int,
 }
 
-/// Draws the chunk that contains the token. `words` is the array of random words that [`Parameters::share_random_words`] returned. `sum` is the
-/// sum of the kept weights of the chunk of this thread. Calls `find` with the drawn chunk and a target: the token is
-/// the first index of the chunk at which the running sum of the kept weights of the chunk reaches this target. Returns
-/// the remainder.
+/// Draws the chunk that contains the token. `words` is the array of random words that
+/// [`Parameters::share_random_words`] returned. `sum` is the sum of the kept weights of the chunk of this thread. Calls
+/// `find` with the drawn chunk and a target: the token is the first index of the chunk at which the running sum of the
+/// kept weights of the chunk reaches this target. Returns the remainder.
 pub(super) fn draw(block: &RowBlock<'_>, words: Shared, sum: Wide, find: impl FnOnce(Int, Wide)) -> Wide {
     let k = block.k;
     block.prepare_to_pass(0);

@@ -45,8 +45,8 @@ impl<'k> Few<'k> {
         });
     }
 
-    /// The number of entries that were added, which can exceed [`LARGEST_FEW`]. All threads call this after the last call
-    /// of [`Few::add`].
+    /// The number of entries that were added, which can exceed [`LARGEST_FEW`]. All threads call this after the last
+    /// call of [`Few::add`].
     pub(super) fn count(&self) -> Int {
         let k = self.block.k;
         k.barrier();

@@ -20,8 +20,8 @@ pub(super) struct SliceBlock<'k> {
     spec: &'k Spec,
     division: &'k Division,
     logits: Wide,
-    /// Whether the L2 cache should keep the next tiles for the second pass: 0 or 1. `None` in the second pass, and if the
-    /// cache has space for all slices.
+    /// Whether the L2 cache should keep the next tiles for the second pass: 0 or 1. `None` in the second pass, and if
+    /// the cache has space for all slices.
     keeps: Option<Variable>,
 }
 
@@ -57,8 +57,8 @@ impl<'k> SliceBlock<'k> {
         SliceBlock { block, row, number, chunk, parameters, spec, division, logits, keeps }
     }
 
-    /// If the mask is true and the slice is one of the last slices, the L2 cache keeps the following tiles of this slice
-    /// for the second pass. The cache has no space for the other slices.
+    /// If the mask is true and the slice is one of the last slices, the L2 cache keeps the following tiles of this
+    /// slice for the second pass. The cache has no space for the other slices.
     pub(super) fn keep_following_tiles_if(&self, mask: Mask) {
         let k = self.block.k;
         let Some(keeps) = self.keeps else { return };

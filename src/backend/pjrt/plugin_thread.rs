@@ -21,9 +21,9 @@ thread_local! {
     static IS_PLUGIN_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` on a new thread with a large stack and waits for it. On such a thread, runs `work` on the same thread. So
-/// a plugin that loads itself again while it initialises is still on the thread that initialises it, which is an error
-/// (`src/pjrt/loaded.rs`). On another thread it would wait for itself.
+/// Runs `work` on a new thread with a large stack and waits for it. If the calling thread is such a thread, it runs
+/// `work` itself. So a plugin that loads itself again while it initialises is still on the thread that initialises it,
+/// which is an error (`src/pjrt/loaded.rs`). On another thread it would wait for itself.
 pub(crate) fn run<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> {
     if IS_PLUGIN_THREAD.get() {
         return Ok(on_this_thread(work));
@@ -31,8 +31,8 @@ pub(crate) fn run<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> 
     run_with_stack(STACK_BYTES, work)
 }
 
-/// Runs `work`. It is not inlined, because the caller of [`run`] would then need the stack of `work` also if `work` runs
-/// on another thread.
+/// Runs `work`. This function is not inlined. Otherwise, the caller of [`run`] would need stack for `work`, even if
+/// `work` runs on another thread.
 #[cold]
 #[inline(never)]
 fn on_this_thread<R>(work: impl FnOnce() -> R) -> R {
@@ -71,7 +71,8 @@ mod tests {
         let small = std::thread::Builder::new().stack_size(64 << 10);
         let small = small.spawn(|| {
             run(|| {
-                // A mutable reference: an array that is passed by value can be copied, and a constant is not on the stack.
+                // The compiler may copy an array that is passed by value, and it does not put a constant on the stack.
+                // So the test passes a mutable reference.
                 let mut deep = [1_u8; 4 << 20];
                 std::hint::black_box(&mut deep);
                 deep.iter().map(|&byte| usize::from(byte)).sum::<usize>()

@@ -52,9 +52,12 @@ impl Helpers {
         // Building a pool fails if one of its threads cannot start. Therefore this function starts the threads first.
         // Each thread waits for its `ThreadBuilder`, and ends if the pool cannot be built.
         let panics = Inherited::from_this_thread();
+        let (started, starts) = mpsc::channel::<()>();
         for index in 0..threads {
             let (sender, receiver) = mpsc::channel::<ThreadBuilder>();
+            let started = started.clone();
             let body = move || {
+                drop(started);
                 if let Ok(thread) = receiver.recv() {
                     panics.run(|| thread.run());
                 }
@@ -73,6 +76,10 @@ impl Helpers {
         if handles.is_empty() {
             return (None, failure);
         }
+        // Waits until every thread has started. A starting thread holds a lock of the standard library. If the caller
+        // forked then, the child could not start threads, because the lock would stay locked there.
+        drop(started);
+        let _ = starts.recv();
         let helpers = handles.len().min(threads - 1);
         match pool_of(senders) {
             Ok(pool) => {

@@ -7,12 +7,13 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::Once;
 
 thread_local! {
     /// The nesting depth of [`Silence`] on this thread; 0 if panics are printed.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// The source location of the last panic that was not printed.
+    /// The source location of the last panic that was not printed, in parentheses.
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -59,6 +60,9 @@ pub(crate) struct Inherited {
 }
 
 impl Inherited {
+    /// The setting of a thread that runs this library's code on behalf of a C caller.
+    pub(crate) const SILENT: Inherited = Inherited { silent: true };
+
     /// The setting of the calling thread.
     pub(crate) fn from_this_thread() -> Inherited {
         Inherited { silent: is_silent() }
@@ -69,17 +73,47 @@ impl Inherited {
         let _silence = self.silent.then(Silence::begin);
         work()
     }
+
+    /// Like [`Inherited::run`], but catches a panic, for a thread that waits for this thread. The state of `work` must
+    /// not be used after a panic.
+    pub(crate) fn catch<R>(self, work: impl FnOnce() -> R) -> Result<R, Caught> {
+        catch_unwind(AssertUnwindSafe(|| self.run(work)))
+            .map_err(|panic| Caught { panic, place: PLACE.take() })
+    }
 }
 
-/// The source location of the last panic of this thread that was not printed, in parentheses.
-pub(crate) fn take_place() -> Option<String> {
-    PLACE.take()
+/// A caught panic and its source location. The location belongs to the thread that panicked, so it must be passed to
+/// the thread that reports the panic.
+pub(crate) struct Caught {
+    panic: Box<dyn Any + Send>,
+    place: Option<String>,
 }
 
-/// The text of a caught panic, or "no message" if its value is not a string.
-pub(crate) fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+impl Caught {
+    /// Continues the panic on the calling thread.
+    pub(crate) fn resume(self) -> ! {
+        PLACE.set(self.place);
+        resume_unwind(self.panic)
+    }
+}
+
+/// The message of a caught panic, for an error.
+impl std::fmt::Display for Caught {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = self.panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| self.panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        let place = self.place.as_deref().unwrap_or_default();
+        write!(f, "internal defect, please report it: {text} {place}")
+    }
+}
+
+/// Returns what a thread returned that ran [`Inherited::catch`]. Continues a panic of this thread.
+pub(crate) fn joined<R>(returned: std::thread::Result<Result<R, Caught>>) -> R {
+    match returned {
+        Ok(Ok(result)) => result,
+        Ok(Err(caught)) => caught.resume(),
+        Err(panic) => resume_unwind(panic),
+    }
 }
 
 fn install_hook() {

@@ -1,10 +1,9 @@
 //! Work that several threads share. The threads end before the function returns.
 
-use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
-use crate::panics::Inherited;
+use crate::panics::{joined, Inherited};
 use crate::signals;
 
 /// The number of threads for `items` items of work: one per core, but at most one per item.
@@ -44,14 +43,12 @@ pub(crate) fn for_each_with<T: Send, W: Send>(
     let panics = Inherited::from_this_thread();
     std::thread::scope(|scope| {
         let start = |mut workspace: W| {
-            let body = move || panics.run(|| worker(&mut workspace));
+            let body = move || panics.catch(|| worker(&mut workspace));
             std::thread::Builder::new().name("nucleus".to_owned()).spawn_scoped(scope, body).ok()
         };
         let threads: Vec<_> = signals::blocked_while(|| helpers.into_iter().map_while(start).collect());
         let mut outcomes = vec![worker(&mut own)];
-        outcomes.extend(
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))),
-        );
+        outcomes.extend(threads.into_iter().map(|thread| joined(thread.join())));
         outcomes.into_iter().collect()
     })
 }
@@ -94,7 +91,7 @@ mod tests {
                 both.wait();
                 match std::thread::current().id() == caller {
                     true => Ok(()),
-                    false => resume_unwind(Box::new(7_i32)),
+                    false => std::panic::resume_unwind(Box::new(7_i32)),
                 }
             })
         };

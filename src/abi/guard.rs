@@ -1,6 +1,5 @@
 //! The boundary around every C function. No panic crosses it, and every error becomes a status and a message.
 
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr::null_mut;
 
 use super::arrays::Array;
@@ -12,7 +11,7 @@ use super::pointers::check_pointer;
 use super::status_names::status_name;
 use super::types::*;
 use crate::error::{Error, ErrorKind};
-use crate::panics::{self, Silence};
+use crate::panics::Inherited;
 use crate::pjrt;
 
 /// Runs `body`, turns its error or panic into a status, and writes the result to `error`.
@@ -71,11 +70,10 @@ pub(super) unsafe fn with_slot<T>(
 
 fn run(body: impl FnOnce() -> Result<(), Error>) -> Report {
     let _cancellation = NoCancellation::begin();
-    let _silence = Silence::begin();
     // Unwind safety: a panic can leave only the state of this call inconsistent, and that state is dropped. The
     // caches behind a handle never panic in the middle of a change while they hold a lock. The message is formatted
-    // and logged inside `catch_unwind`, because the logger of a Rust caller can panic.
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
+    // and logged before a panic is caught, because the logger of a Rust caller can panic.
+    let outcome = Inherited::SILENT.catch(|| {
         let _environment = FloatEnvironment::standard();
         let outcome = body();
         pjrt::log_release_failures();
@@ -84,12 +82,12 @@ fn run(body: impl FnOnce() -> Result<(), Error>) -> Report {
             log::debug!("{}: {}", status_name(report.code).to_string_lossy(), report.message);
         }
         report
-    }));
-    outcome.unwrap_or_else(|panic| {
-        let place = panics::take_place().unwrap_or_default();
-        let text = panics::text_of(&*panic);
-        let message = format!("internal defect, please report it: {text} {place}");
-        Report { code: NUC_INTERNAL, message, argument: None, row: None }
+    });
+    outcome.unwrap_or_else(|panic| Report {
+        code: NUC_INTERNAL,
+        message: panic.to_string(),
+        argument: None,
+        row: None,
     })
 }
 
@@ -123,9 +121,12 @@ fn status(error: &Error) -> nuc_status {
 mod tests {
     use std::ffi::CStr;
     use std::process::Command;
+    use std::sync::Barrier;
 
     use super::super::structs::initialized;
     use super::*;
+    use crate::backend::pjrt::plugin_thread;
+    use crate::parallel::for_each_with;
 
     fn outcome(body: impl FnOnce(&mut Memory) -> Result<(), Error>) -> (nuc_status, String) {
         let mut error: nuc_error = initialized();
@@ -175,8 +176,20 @@ mod tests {
         let (code, message) = outcome(|_| panic!("inside, {}", 7));
         assert_eq!(code, NUC_INTERNAL);
         assert!(message.contains("inside, 7") && message.contains("src/abi/guard.rs:"), "{message}");
-        let worker = outcome(|_| crate::parallel::for_each(&[1, 2], |_| panic!("inside a worker")));
-        assert!(worker.0 == NUC_INTERNAL && worker.1.contains("inside a worker"), "{}", worker.1);
-        catch_unwind(|| panic!("outside the boundary")).unwrap_err();
+        // A panic on another thread keeps its message and its source location.
+        let both = Barrier::new(2);
+        let worker = outcome(|_| {
+            for_each_with(0..2, false, vec![true], |is_helper, _| {
+                both.wait();
+                assert!(!*is_helper, "inside a worker");
+                Ok(())
+            })
+        });
+        let of_plugin = outcome(|_| plugin_thread::run(|| panic!("inside a plugin")));
+        for (code, message) in [worker, of_plugin] {
+            assert_eq!(code, NUC_INTERNAL);
+            assert!(message.contains("inside a") && message.contains("src/abi/guard.rs:"), "{message}");
+        }
+        std::panic::catch_unwind(|| panic!("outside the boundary")).unwrap_err();
     }
 }

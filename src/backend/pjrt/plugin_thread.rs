@@ -5,11 +5,10 @@
 //! blocked signals of this thread (`signals.rs`). The caller's thread waits and still receives signals.
 
 use std::cell::Cell;
-use std::panic::resume_unwind;
 
 use super::program_cache::{as_maker, is_maker};
 use crate::error::Error;
-use crate::panics::Inherited;
+use crate::panics::{joined, Inherited};
 use crate::signals;
 use crate::thread_flag::with_flag;
 
@@ -52,18 +51,20 @@ fn run_with_stack<R: Send>(stack_bytes: usize, work: impl FnOnce() -> R + Send) 
         // The caller waits for this thread. So this thread must not wait for a program that the caller is making.
         let maker = is_maker();
         let work = move || if maker { as_maker(work) } else { work() };
-        let body = || with_flag(&IS_PLUGIN_THREAD, || panics.run(work));
+        let body = || with_flag(&IS_PLUGIN_THREAD, || panics.catch(work));
         let thread = signals::blocked_while(|| builder.spawn_scoped(scope, body)).map_err(|error| {
             Error::OutOfMemory(format!(
                 "no thread with a stack of {stack_bytes} bytes could be started for the plugin: {error}"
             ))
         })?;
-        Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        Ok(joined(thread.join()))
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::panic::resume_unwind;
+
     use super::*;
 
     #[test]

@@ -2,7 +2,6 @@
 //! background.
 
 use std::cell::Cell;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -14,7 +13,7 @@ use super::programs::ProgramPins;
 use super::PjrtBackend;
 use crate::error::Error;
 use crate::kernels::program::ProgramSpec;
-use crate::panics::{self, Inherited};
+use crate::panics::{Caught, Inherited};
 use crate::parallel;
 use crate::plan::needed;
 use crate::plan::CallShape;
@@ -134,7 +133,7 @@ impl Prewarming {
         let panics = Inherited::from_this_thread();
         let shared = progress.clone();
         let run = move || {
-            let outcome = catch_unwind(AssertUnwindSafe(|| panics.run(|| job.run(&shared))));
+            let outcome = panics.catch(|| job.run(&shared));
             // The job is dropped before its outcome is visible, so that its reservations in the cache have ended by
             // then.
             drop(job);
@@ -215,7 +214,7 @@ impl Drop for Prewarming {
 
 /// The outcome of a job that has returned or panicked.
 fn outcome_of(
-    returned: std::thread::Result<Result<(), Error>>,
+    returned: Result<Result<(), Error>, Caught>,
     progress: &Progress,
     total: usize,
 ) -> Result<(), Error> {
@@ -225,10 +224,7 @@ fn outcome_of(
             Err(Error::Cancelled(format!("the prewarm was cancelled after {done} of {total} programs")))
         }
         Ok(outcome) => outcome,
-        Err(panic) => {
-            let text = panics::text_of(&*panic);
-            Err(Error::Internal(format!("internal defect, please report it: a prewarm panicked: {text}")))
-        }
+        Err(panic) => Err(Error::Internal(format!("a prewarm panicked: {panic}"))),
     }
 }
 
@@ -288,7 +284,12 @@ mod tests {
         assert!(outcome_of(Ok(Ok(())), &progress, 2).is_ok(), "all programs were made before the cancel");
         let failed = outcome_of(Ok(Err(Error::Io("full".to_owned()))), &progress, 2).unwrap_err();
         assert!(matches!(failed, Error::Io(_)));
-        let panic = outcome_of(Err(Box::new("why")), &progress, 2).unwrap_err();
-        assert!(matches!(&panic, Error::Internal(text) if text.ends_with("why")), "{panic}");
+        let panic = Inherited::SILENT.catch(|| panic!("why")).unwrap_err();
+        let panic = outcome_of(Err(panic), &progress, 2).unwrap_err();
+        let text = panic.to_string();
+        assert!(
+            matches!(panic, Error::Internal(_)) && text.contains("why (src/backend/pjrt/prewarming"),
+            "{text}"
+        );
     }
 }

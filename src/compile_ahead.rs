@@ -17,7 +17,7 @@ use crate::parallel;
 use crate::pjrt::{Client, Code, CompileOptions, ErrorKind, OptionValue, Plugin, Topology};
 use crate::plan::distinct::Distinct;
 use crate::plan::needed::{programs_exactly, programs_up_to};
-use crate::plan::{check_max_k, Buckets, CallShape, Entry, DEFAULT_MAX_K};
+use crate::plan::{check_max_k, check_slices, Buckets, CallShape, Entry, DEFAULT_MAX_K};
 
 /// What to compile, for which system, and where to write it.
 #[derive(Clone, Debug)]
@@ -89,6 +89,7 @@ impl AheadOptions {
     pub fn specs(&self) -> Result<Vec<ProgramSpec>, Error> {
         check_max_k(self.max_k)?;
         check_vocab(self.calls.vocab)?;
+        check_slices(&self.calls)?;
         if self.batches.is_empty() {
             return Err(Error::argument(
                 "batches is empty, so no batch size is given; give the number of rows of each kind of call",

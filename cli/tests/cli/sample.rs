@@ -242,6 +242,18 @@ fn impossible_shapes_are_refused() {
     }
 }
 
+/// The message about a debug file that cannot be written contains the path once, and is the only message.
+#[test]
+fn debug_files_that_cannot_be_written() {
+    let path = file("sample_unwritable", "logits.npy");
+    write_npy(&path, "<f4", logits());
+    for (debug, reason) in [("/nonexistent/o.npz", "No such file"), ("/dev/full", "No space left")] {
+        let message = failure(&sample(&path, &["--debug", debug]));
+        assert!(message.starts_with(&format!("nucleus: {debug} cannot be written: ")), "{message}");
+        assert!(message.contains(reason) && message.lines().count() == 1, "{message}");
+    }
+}
+
 #[test]
 fn wrong_files_and_parameters_are_described() {
     let path = file("sample_wrong", "logits.npy");

@@ -163,7 +163,7 @@ pub fn compile_ahead(
 /// samplers will not load programs from it.
 fn open_output(options: &AheadOptions, compiler: &Compiler) -> Result<ProgramDir, Error> {
     let path = options.output_dir.as_path();
-    let failed = |error| program_dir::directory_error("output_dir", path, &error);
+    let failed = |error| program_dir::directory_error("output_dir", path, true, &error);
     program_dir::create(path).map_err(failed)?;
     if let Some(reason) = program_dir::distrust(path).map_err(failed)? {
         log::warn!("output_dir is {}; samplers do not load from there: {reason}", path.display());

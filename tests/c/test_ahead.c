@@ -77,6 +77,7 @@ static void wrong_arguments(const char *plugin, const char *directory, const cha
     options.topology = topology;
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead(&options, NULL, &error));
     CHECK_NAMES(error, "output_dir");
+    CHECK_NAMES(error, "it must be a directory, or a path where a directory can be created");
     options = good_options("/nonexistent.so", directory, row_counts, 2);
     CHECK_STATUS(NUC_PLUGIN_NOT_FOUND, error, nuc_compile_ahead(&options, NULL, &error));
     options.plugin_path = NULL;

@@ -15,13 +15,14 @@ use crate::arguments::Compile;
 use crate::{cannot_be_written, child, write_line, Result};
 
 /// Fields of the library's options that appear in its messages, each with the flag that sets the field.
-const FLAGS: [(&str, &str); 6] = [
+const FLAGS: [(&str, &str); 7] = [
     ("output_dir", "--output"),
     ("topology", "--topology"),
     ("max_k", "--max-k"),
     ("vocab", "--vocab"),
     ("row_buckets", "--row-buckets"),
     ("debug_arrays", "--debug-arrays"),
+    ("row_counts", "--batch"),
 ];
 
 /// Compiles in a child process.

@@ -155,7 +155,11 @@ fn wrong_prewarms_are_refused() {
     let slices = NUC_DEBUG_K_SLICES;
     let arbitrary = nuc_prewarm_spec { path: NUC_PATH_ARBITRARY, debug_arrays: slices, ..spec(1) };
     refuses("debug_arrays", arbitrary, "only the bounded path returns");
-    refuses("keep_ties", nuc_prewarm_spec { keep_ties: 1, debug_arrays: slices, ..device_spec(1) }, "keep_ties = 0");
+    refuses(
+        "keep_ties",
+        nuc_prewarm_spec { keep_ties: 1, debug_arrays: slices, ..device_spec(1) },
+        "keep_ties = 0",
+    );
 }
 
 /// A caller with the header of the first version prewarms for logits in host memory.

@@ -46,7 +46,7 @@ fn read_npy(path: &Path) -> Result<(LogitsArray, Vec<usize>)> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     // The length of a pipe is unknown.
-    let length = metadata.is_file().then(|| metadata.len());
+    let length = metadata.is_file().then_some(metadata.len());
     let file = NpyFile::new(BufReader::new(file)).map_err(|error| error.to_string())?;
     if file.order() != Order::C {
         return Err("the array is in Fortran order; save numpy.ascontiguousarray(array)".to_owned());

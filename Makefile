@@ -268,8 +268,11 @@ abi-baseline: ## write the baseline in tests/abi: at a release, or with a change
 	@scripts/install-deps.sh abi
 	@scripts/abi.py baseline
 
-# If there is a build, installs it without building again. So root needs no Rust toolchain.
-INSTALL = PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' LIBDIR='$(LIBDIR)' CMAKEDIR='$(CMAKEDIR)' RPATH='$(RPATH)' \
+# If there is a build, installs it without building again. So root needs no Rust toolchain. The values are in single
+# quotes in the shell.
+INSTALL_VALUES = $(PREFIX)$(DESTDIR)$(LIBDIR)$(CMAKEDIR)$(RPATH)$(RELOCATABLE)
+INSTALL = $(if $(findstring ',$(INSTALL_VALUES)),$(error PREFIX, DESTDIR, LIBDIR, CMAKEDIR, RPATH and RELOCATABLE must not contain a single quote)) \
+	PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' LIBDIR='$(LIBDIR)' CMAKEDIR='$(CMAKEDIR)' RPATH='$(RPATH)' \
 	RELOCATABLE='$(RELOCATABLE)' VERSION='$(VERSION)' scripts/install.sh
 
 .PHONY: install

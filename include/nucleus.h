@@ -222,7 +222,10 @@ enum {
     NUC_INVALID_ARGUMENT = 1,
     /** The plugin's file does not exist, or no plugin is named although the call needs one. */
     NUC_PLUGIN_NOT_FOUND = 2,
-    /** The file is not a PJRT plugin, or the system cannot load it. The message quotes the dynamic loader. */
+    /**
+     * The file is not a PJRT plugin, or this process cannot load it. Either the dynamic loader reports an error, which
+     * the message quotes, or the program was linked with `-static`.
+     */
     NUC_PLUGIN_INVALID = 3,
     /** The plugin implements a version of the PJRT C API that this library does not support. */
     NUC_PLUGIN_VERSION = 4,
@@ -464,8 +467,9 @@ typedef struct nuc_sampler_options {
      * must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored.
      *
      * With a client and a `program_dir`, the library reads the file that contains the plugin's functions. It finds
-     * the file's path in /proc/self/maps (Linux). If the file was replaced or removed after it was loaded,
-     * nuc_sampler_create returns NUC_PLUGIN_NOT_FOUND.
+     * the file's path in /proc/self/maps (Linux). If the file was replaced or removed after the caller loaded it,
+     * nuc_sampler_create returns NUC_PLUGIN_NOT_FOUND. If this library loaded the plugin first, it has the file open,
+     * and creation succeeds.
      */
     void *pjrt_client;
     /**
@@ -958,7 +962,10 @@ typedef struct nuc_call nuc_call;
 typedef struct nuc_parameters_options {
     /** `sizeof(nuc_parameters_options)`, in the caller's version of this header. */
     size_t struct_size;
-    /** The number of rows of the logits, at least 1. */
+    /**
+     * The number of rows of the logits, at least 1. nuc_prewarm and nuc_compile_ahead accept at most 65536 rows for
+     * logits on a device.
+     */
     size_t num_rows;
     /** The number of elements per row, 1 to 16777216. */
     size_t vocab;
@@ -1761,8 +1768,9 @@ NUC_API nuc_status nuc_prewarming_destroy(nuc_prewarming *prewarming,
  * `*programs_written` receives the number of files written. The pointer may be null.
  *
  * A file matches only the plugin build, the kind, number and arrangement of devices, and the compiler flags
- * (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A sampler with any other of these
- * ignores the file and compiles the program.
+ * (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A file for a CPU also matches only
+ * the model and the features of the processor. A sampler with any other of these ignores the file and compiles the
+ * program.
  *
  * If `topology` is set, this host needs no device. For example, libtpu compiles for TPUs on any x86-64 Linux host. Set
  * these environment variables for libtpu:

@@ -565,6 +565,11 @@ public:
         return option;
     }
 
+    /** Whether a string of the option contains a NUL character, where the C function would cut it. */
+    [[nodiscard]] bool contains_nul() const noexcept {
+        return name_.find('\0') != std::string::npos || string_.find('\0') != std::string::npos;
+    }
+
 private:
     client_option(std::string name, nuc_option_type type) : name_(std::move(name)), type_(type) {}
 
@@ -747,6 +752,30 @@ struct call_error {
     return {status::out_of_memory, -1, nullptr, "there is not enough memory for the arguments of the call", nullptr};
 }
 
+// Finds a string with a NUL character, where the C function would cut the string.
+class nul_check {
+public:
+    void string(const std::string &value, const char *name) noexcept {
+        if (value.find('\0') != std::string::npos) name_ = name;
+    }
+    void options(const std::vector<client_option> &values, const char *name) noexcept {
+        for (const client_option &value : values) {
+            if (value.contains_nul()) name_ = name;
+        }
+    }
+
+    [[nodiscard]] bool failed() const noexcept { return name_ != nullptr; }
+
+    [[nodiscard]] error failure() const noexcept {
+        char message[80];
+        std::snprintf(message, sizeof message, "%s contains a NUL character", name_);
+        return {status::invalid_argument, -1, name_, message, nullptr};
+    }
+
+private:
+    const char *name_ = nullptr;
+};
+
 // Returns a * b, or the largest number if the product overflows. No array has so many elements, so the check of the
 // size fails.
 [[nodiscard]] constexpr std::size_t product(std::size_t a, std::size_t b) noexcept {
@@ -895,6 +924,13 @@ c_client_options(const std::vector<client_option> &options) noexcept {
     c.host_numbers = static_cast<nuc_host_numbers>(spec.host_numbers);
     c.num_threads = spec.num_threads;
     return c;
+}
+
+[[nodiscard]] inline nul_check names(const emit_options &options) noexcept {
+    nul_check check;
+    check.string(options.target, "target");
+    check.string(options.name, "name");
+    return check;
 }
 
 // The options as a C struct. Its strings belong to `options`.
@@ -1221,6 +1257,11 @@ public:
 
     /** Creates a sampler. With a plugin this can take seconds. See nuc_sampler_create. */
     static result<sampler> try_create(const sampler_options &options = {}) noexcept {
+        detail::nul_check check;
+        check.string(options.plugin_path, "plugin_path");
+        check.string(options.program_dir, "program_dir");
+        check.options(options.client_options, "client_options");
+        if (check.failed()) return check.failure();
         const auto client_options = detail::c_client_options(options.client_options);
         if (!client_options) return detail::out_of_memory();
         nuc_sampler_options c = NUC_SAMPLER_OPTIONS_INIT;
@@ -1461,6 +1502,8 @@ private:
  * may call this function.
  */
 inline result<text> try_emit(const emit_options &options) noexcept {
+    const detail::nul_check check = detail::names(options);
+    if (check.failed()) return check.failure();
     const nuc_emit_options c = detail::c_emit(options);
     detail::call_error error;
     std::size_t size = 0;
@@ -1489,6 +1532,8 @@ inline result<void> try_pack_parameters(const emit_options &function, const batc
     std::int32_t *const c_packed =
         check.required(packed, detail::product(function.num_rows, parameter_columns), "parameters");
     if (check.failed()) return check.failure();
+    const detail::nul_check names = detail::names(function);
+    if (names.failed()) return names.failure();
     const nuc_emit_options c = detail::c_emit(function);
     const nuc_call_options c_options = detail::c_options(options);
     // A null pointer means the defaults, and the keep_ties of the function.
@@ -1502,6 +1547,12 @@ inline result<void> try_pack_parameters(const emit_options &function, const batc
  * function.
  */
 inline result<std::size_t> try_compile_ahead(const compile_ahead_options &options) noexcept {
+    detail::nul_check check;
+    check.string(options.plugin_path, "plugin_path");
+    check.string(options.topology, "topology");
+    check.string(options.output_dir, "output_dir");
+    check.options(options.plugin_options, "plugin_options");
+    if (check.failed()) return check.failure();
     const auto plugin_options = detail::c_client_options(options.plugin_options);
     if (!plugin_options) return detail::out_of_memory();
     nuc_compile_ahead_options c = NUC_COMPILE_AHEAD_OPTIONS_INIT;

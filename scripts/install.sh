@@ -19,6 +19,14 @@
 set -eu
 export LC_ALL=C
 cd "$(dirname "$0")/.."
+[ -n "${PREFIX:-}" ] || { echo "install: PREFIX is empty; set it to a directory such as /usr/local" >&2; exit 1; }
+# These characters have a meaning in the files of pkg-config, even inside quotes.
+case $PREFIX in
+    *[\"\'\\\$\`]*)
+        echo "install: PREFIX is $PREFIX; it must not contain quotes, \\ or \$" >&2
+        exit 1
+        ;;
+esac
 [ "$(uname -s)" = Linux ] || { echo "install: supported on Linux only" >&2; exit 1; }
 # Do not resolve symbolic links. Then the same PREFIX gives the same files before and after the directory exists.
 prefix=$(realpath -ms "$PREFIX")
@@ -28,6 +36,16 @@ libdir=${LIBDIR:-lib}
 cmakedir=${CMAKEDIR:-$libdir/cmake/nucleus}
 list=share/nucleus/installed-files
 
+# Removes the directory of the prefix, which install.sh created, if it is empty. Below DESTDIR also removes its parents
+# that are empty then. Without DESTDIR they can be directories of the system, such as /opt.
+remove_prefix() {
+    rmdir --ignore-fail-on-non-empty "$root"
+    parent=$(dirname "$prefix") stage=${root%"$prefix"}
+    if [ -n "$stage" ] && [ ! -d "$root" ] && [ "$parent" != / ]; then
+        (cd "$stage" && rmdir --parents --ignore-fail-on-non-empty "${parent#/}")
+    fi
+}
+
 uninstall() {
     [ -f "$root/$list" ] || { echo "uninstall: there is no $root/$list; nothing is installed there" >&2; exit 1; }
     # The order puts each directory after its contents. A directory that install.sh created is removed if it is empty.
@@ -35,7 +53,7 @@ uninstall() {
     while IFS= read -r entry; do
         case $entry in
             /* | ../* | */../*) echo "uninstall: $root/$list contains the path $entry; it must be inside the prefix" >&2; exit 1 ;;
-            ./) rmdir --ignore-fail-on-non-empty "$root" ;;
+            ./) remove_prefix ;;
             */) if [ -d "$root/$entry" ]; then rmdir --ignore-fail-on-non-empty "$root/$entry"; fi ;;
             *) rm -f "$root/$entry" ;;
         esac
@@ -70,7 +88,8 @@ fill() {
     # `&`, `|` and `\` have a special meaning in the replacement text of sed.
     escaped=$(printf '%s\n' "$pc_prefix" | sed 's/[&|\\]/\\&/g')
     sed -e "s|@PREFIX@|$escaped|" -e "s|@LIBDIR@|$libdir|" -e "s|@VERSION@|$VERSION|" -e "s|@RPATH@|$rpath|" \
-        -e "s|@SONAME@|$soname|" -e "s|@TO_PREFIX@|$(to_prefix "$cmakedir")|" "$1" >"$scratch/filled"
+        -e "s|@QUOTE@|$quote|g" -e "s|@SONAME@|$soname|" -e "s|@TO_PREFIX@|$(to_prefix "$cmakedir")|" \
+        "$1" >"$scratch/filled"
     put 644 "$scratch/filled" "$2"
 }
 
@@ -88,11 +107,12 @@ do_install() {
     if [ -f "$root/$list" ]; then cp "$root/$list" "$installed"; else : >"$installed"; fi
 
     # The loader always searches the directories of the system. Distributions do not accept an rpath to them.
-    rpath=' -Wl,-rpath,${libdir}'
+    rpath=' -Wl,-rpath,@QUOTE@${libdir}@QUOTE@'
     case $prefix in /usr | /) rpath= ;; esac
     if [ "${RPATH:-yes}" = no ]; then rpath=; fi
-    pc_prefix=$prefix
-    if [ "${RELOCATABLE:-no}" = yes ]; then pc_prefix='${pcfiledir}/'$(to_prefix "$libdir/pkgconfig"); fi
+    # Quotes allow spaces in the prefix. pkg-config itself escapes the spaces of pcfiledir.
+    pc_prefix=$prefix quote='"'
+    if [ "${RELOCATABLE:-no}" = yes ]; then pc_prefix='${pcfiledir}/'$(to_prefix "$libdir/pkgconfig") quote=; fi
 
     # The installed command is stripped. The file in target keeps its debug information.
     install -s -m 755 "$target/release/nucleus" "$scratch/nucleus"

@@ -17,7 +17,9 @@ use crate::parallel;
 use crate::pjrt::{Client, Code, CompileOptions, ErrorKind, OptionValue, Plugin, Topology};
 use crate::plan::distinct::Distinct;
 use crate::plan::needed::{programs_exactly, programs_up_to};
-use crate::plan::{check_max_k, Buckets, CallShape, Entry, DEFAULT_MAX_K};
+use crate::plan::{
+    check_device_rows, check_max_k, check_slices, Buckets, CallShape, Entry, LogitsPlace, DEFAULT_MAX_K,
+};
 
 /// What to compile, for which system, and where to write it.
 #[derive(Clone, Debug)]
@@ -89,10 +91,14 @@ impl AheadOptions {
     pub fn specs(&self) -> Result<Vec<ProgramSpec>, Error> {
         check_max_k(self.max_k)?;
         check_vocab(self.calls.vocab)?;
+        check_slices(&self.calls)?;
         if self.batches.is_empty() {
             return Err(Error::argument(
                 "batches is empty, so no batch size is given; give the number of rows of each kind of call",
             ));
+        }
+        if self.calls.logits != LogitsPlace::Host {
+            self.batches.iter().try_for_each(|&rows| check_device_rows("row_counts", rows))?;
         }
         if let Some(place) = self.batches.iter().position(|&rows| rows == 0) {
             let message = format!("row_counts[{place}] is 0; it must be at least 1");
@@ -162,7 +168,7 @@ pub fn compile_ahead(
 /// samplers will not load programs from it.
 fn open_output(options: &AheadOptions, compiler: &Compiler) -> Result<ProgramDir, Error> {
     let path = options.output_dir.as_path();
-    let failed = |error| program_dir::directory_error("output_dir", path, &error);
+    let failed = |error| program_dir::directory_error("output_dir", path, true, &error);
     program_dir::create(path).map_err(failed)?;
     if let Some(reason) = program_dir::distrust(path).map_err(failed)? {
         log::warn!("output_dir is {}; samplers do not load from there: {reason}", path.display());

@@ -71,10 +71,7 @@ impl Embedding {
             }
         };
         if wanted.slices && path == Path::Arbitrary {
-            return Err(Error::named_argument(
-                "debug_arrays",
-                "debug_arrays has the k-slices, which only the bounded path returns; set path to the bounded path",
-            ));
+            return Err(plan::no_slices());
         }
         Ok(plan::program(&self.calls, path, batch))
     }

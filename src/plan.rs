@@ -12,6 +12,8 @@ pub(crate) mod device;
 pub(crate) mod distinct;
 mod entry;
 #[cfg(feature = "pjrt")]
+mod k_slices;
+#[cfg(feature = "pjrt")]
 pub(crate) mod needed;
 #[cfg(feature = "pjrt")]
 mod paths;
@@ -23,5 +25,7 @@ pub use buckets::{Buckets, LARGEST_BUCKET, LARGEST_DEFAULT_BUCKET, LARGEST_NUM_B
 pub use call_shape::{CallShape, LogitsPlace};
 pub(crate) use entry::{check_entry, check_max_k};
 pub use entry::{Entry, DEFAULT_MAX_K, LARGEST_MAX_K};
+#[cfg(feature = "pjrt")]
+pub(crate) use k_slices::{check_slices, no_slices};
 #[cfg(feature = "pjrt")]
 pub(crate) use paths::{params_for, params_in_program, paths_of_rows, pieces, program, Piece};

@@ -52,7 +52,7 @@ pub(crate) enum Command {
     /// Prints one line per program: its name, the compile time in seconds or "up to date", its size in bytes, and its
     /// file.
     Compile(Compile),
-    /// Print the programs that a call runs, as text: StableHLO, and for a TPU also the kernel.
+    /// Print the programs that a call runs, as text: StableHLO, and for a TPU or a GPU also the kernel.
     ///
     /// A line `// -----` separates two programs.
     Emit(Emit),
@@ -224,9 +224,10 @@ pub(crate) struct Compile {
     #[arg(long, value_name = "NAME=VALUE", value_parser = option)]
     pub(crate) option: Vec<(String, OptionValue)>,
     /// The numbers of rows of the calls. If the logits are in host memory, each is rounded up to one of --row-buckets.
-    #[arg(long, value_name = "ROWS,...", value_delimiter = ',', required = true, value_parser = at_least_1())]
+    #[arg(long, value_name = "ROWS,...", value_delimiter = ',', required = true, value_parser = at_least_1)]
     pub(crate) batch: Vec<usize>,
     /// Also compile for every smaller number of rows. A batch whose rows take different paths runs as smaller batches.
+    /// With --logits device, also compile the programs of buffers whose rows take different paths.
     #[arg(long)]
     pub(crate) smaller_batches: bool,
     /// The numbers of rows that programs are compiled for, ascending. The list must equal the row_buckets of the
@@ -252,8 +253,9 @@ pub(crate) struct Compile {
 
 #[derive(Args)]
 pub(crate) struct Emit {
-    /// The number of rows of the call, at most 128. Larger batches run in pieces.
-    #[arg(long, value_name = "ROWS", value_parser = up_to(LARGEST_DEFAULT_BUCKET))]
+    /// The number of rows of the call: at most 65536 with --embed or with logits on the device, otherwise at most 128,
+    /// because larger batches run in pieces.
+    #[arg(long, value_name = "ROWS", value_parser = up_to(LARGEST_BUCKET))]
     pub(crate) batch: usize,
     #[command(flatten)]
     pub(crate) calls: Calls,
@@ -303,8 +305,7 @@ pub(crate) struct Calls {
     #[arg(long, value_enum, value_name = "ARRAY,...", value_delimiter = ',')]
     debug_arrays: Vec<DebugArray>,
     /// The place of the logits: host memory, a buffer [rows, vocab] on the device, or a buffer [rows, 1, vocab]. With a
-    /// buffer, --batch is its exact number of rows. --smaller-batches then also compiles the programs of buffers whose
-    /// rows take different paths.
+    /// buffer, --batch is its exact number of rows.
     #[arg(long, value_enum, default_value = "host")]
     logits: LogitsName,
 }
@@ -371,8 +372,11 @@ impl Calls {
     }
 }
 
-fn at_least_1() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..)
+fn at_least_1(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("it must be an integer of at least 1".to_owned()),
+        Ok(number) => Ok(number),
+    }
 }
 
 fn up_to(largest: usize) -> RangedU64ValueParser<usize> {

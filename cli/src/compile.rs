@@ -15,12 +15,14 @@ use crate::arguments::Compile;
 use crate::{cannot_be_written, child, write_line, Result};
 
 /// Fields of the library's options that appear in its messages, each with the flag that sets the field.
-const FLAGS: [(&str, &str); 5] = [
+const FLAGS: [(&str, &str); 7] = [
     ("output_dir", "--output"),
     ("topology", "--topology"),
     ("max_k", "--max-k"),
     ("vocab", "--vocab"),
     ("row_buckets", "--row-buckets"),
+    ("debug_arrays", "--debug-arrays"),
+    ("row_counts", "--batch"),
 ];
 
 /// Compiles in a child process.
@@ -125,7 +127,7 @@ fn explain(error: Error) -> String {
 }
 
 /// If a message starts with a field of the library's options, replaces the field by the flag.
-fn name_flags(message: &str) -> String {
+pub(crate) fn name_flags(message: &str) -> String {
     for (field, flag) in FLAGS {
         if let Some(rest) = message.strip_prefix(field).filter(|rest| rest.starts_with([' ', '['])) {
             return format!("{flag}{rest}");

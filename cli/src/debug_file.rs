@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 
 use npyz::{AutoSerialize, DType, FixedSizeBytes, Serialize, TypeStr, WriterBuilder as _};
@@ -13,7 +14,9 @@ use crate::Result;
 
 /// An `.npz` file that is being written. If it is dropped before [`DebugFile::finish`], the file is incomplete.
 pub(crate) struct DebugFile {
-    archive: ZipWriter<File>,
+    /// After an error it is not dropped, because its destructor would try to complete the archive and print a message
+    /// of its own. The file then stays open until the process ends.
+    archive: ManuallyDrop<ZipWriter<File>>,
 }
 
 /// The elements of an array.
@@ -27,8 +30,8 @@ pub(crate) enum Values<'a> {
 
 impl DebugFile {
     pub(crate) fn create(path: &Path) -> Result<DebugFile> {
-        let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(DebugFile { archive: ZipWriter::new(file) })
+        let file = File::create(path).map_err(|error| error.to_string())?;
+        Ok(DebugFile { archive: ManuallyDrop::new(ZipWriter::new(file)) })
     }
 
     /// Adds an array.
@@ -36,7 +39,7 @@ impl DebugFile {
         // An array can have more than 4 GiB.
         let options =
             SimpleFileOptions::default().compression_method(CompressionMethod::Deflated).large_file(true);
-        let archive = &mut self.archive;
+        let archive = &mut *self.archive;
         archive.start_file(format!("{name}.npy"), options).map_err(|error| error.to_string())?;
         let shape: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
         let written = match values {
@@ -56,7 +59,7 @@ impl DebugFile {
 
     /// Completes the file.
     pub(crate) fn finish(self) -> Result<()> {
-        self.archive.finish().map(drop).map_err(|error| error.to_string())
+        ManuallyDrop::into_inner(self.archive).finish().map(drop).map_err(|error| error.to_string())
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use nucleus::abi::NUC_ABI_VERSION;
+use nucleus::abi::{log_level_names, NUC_ABI_VERSION};
 use nucleus::backend::pjrt::program_dir;
 use nucleus::environment::{LOG_VARIABLE, PLUGIN_VARIABLE, PROGRAM_DIR_VARIABLE, TRUST_PROGRAM_DIR_VARIABLE};
 use nucleus::{Backend, Batch, Sampler};
@@ -87,7 +87,7 @@ pub(crate) fn run(arguments: &Doctor, json: bool) -> Result<()> {
     report(builtin_backend())?;
     for name in VARIABLES {
         if let Some(value) = std::env::var_os(name).filter(|value| !value.is_empty()) {
-            report(Finding::new(Level::Note, "variable", format!("{name}={}", value.to_string_lossy())))?;
+            report(variable(name, &value.to_string_lossy()))?;
         }
     }
     if let Some(directory) = std::env::var_os(PROGRAM_DIR_VARIABLE).filter(|path| !path.is_empty()) {
@@ -110,6 +110,17 @@ pub(crate) fn run(arguments: &Doctor, json: bool) -> Result<()> {
         0 => Ok(()),
         1 => Err("1 problem was found".to_owned()),
         count => Err(format!("{count} problems were found")),
+    }
+}
+
+/// Shows a variable of the environment.
+fn variable(name: &'static str, value: &str) -> Finding {
+    let text = format!("{name}={value}");
+    let names: Vec<&str> = log_level_names().collect();
+    match name == LOG_VARIABLE && !names.contains(&value) {
+        true => Finding::new(Level::Problem, "variable", format!("{text} is ignored"))
+            .solved_by(format!("set {name} to one of {}, or unset it", names.join(", "))),
+        false => Finding::new(Level::Note, "variable", text),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Reads logits from files: one array of an `.npy` file (NumPy) or of a `.safetensors` file.
 
 use std::fs::File;
-use std::io::{BufReader, Read as _};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
-use npyz::{DType, FixedSizeBytes, NpyFile, Order, TypeChar};
+use npyz::{DType, Deserialize, FixedSizeBytes, NpyFile, Order, TypeChar};
 use nucleus::batch::check_vocab;
 use nucleus::{bf16, f16, LogitsArray};
 use safetensors::{Dtype as TensorType, SafeTensors};
@@ -44,6 +44,9 @@ impl LogitsFile {
 
 fn read_npy(path: &Path) -> Result<(LogitsArray, Vec<usize>)> {
     let file = File::open(path).map_err(|error| error.to_string())?;
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    // The length of a pipe is unknown.
+    let length = metadata.is_file().then_some(metadata.len());
     let file = NpyFile::new(BufReader::new(file)).map_err(|error| error.to_string())?;
     if file.order() != Order::C {
         return Err("the array is in Fortran order; save numpy.ascontiguousarray(array)".to_owned());
@@ -54,16 +57,41 @@ fn read_npy(path: &Path) -> Result<(LogitsArray, Vec<usize>)> {
     let dtype = file.dtype();
     let DType::Plain(kind) = &dtype else { return Err(unsupported(&dtype)) };
     let logits = match (kind.type_char(), kind.size_field()) {
-        (TypeChar::Float, 4) => LogitsArray::F32(file.into_vec().map_err(|error| error.to_string())?),
-        (TypeChar::Float, 2) => LogitsArray::F16(file.into_vec().map_err(|error| error.to_string())?),
+        (TypeChar::Float, 4) => LogitsArray::F32(values(file, length, 4)?),
+        (TypeChar::Float, 2) => LogitsArray::F16(values(file, length, 2)?),
         // NumPy has no bfloat16. The package ml_dtypes, which has one, writes it as raw data of two bytes.
         (TypeChar::RawData, 2) => {
-            let pairs: Vec<FixedSizeBytes<2>> = file.into_vec().map_err(|error| error.to_string())?;
+            let pairs: Vec<FixedSizeBytes<2>> = values(file, length, 2)?;
             LogitsArray::Bf16(pairs.into_iter().map(|pair| bf16::from_le_bytes(pair.0)).collect())
         }
         _ => return Err(unsupported(&dtype)),
     };
     Ok((logits, shape))
+}
+
+/// Reads all elements of an `.npy` file. The header of a damaged file can state any shape. So the memory is reserved
+/// only if a file of this `length` can contain the array.
+fn values<T: Deserialize>(file: NpyFile<impl Read>, length: Option<u64>, element: u64) -> Result<Vec<T>> {
+    let damaged =
+        |reason: &str| format!("the shape is {:?}, but {reason}; save the array again", file.shape());
+    let count = file.shape().iter().try_fold(1u64, |count, &size| count.checked_mul(size));
+    let bytes = count.and_then(|count| count.checked_mul(element));
+    let (Some(count), Some(bytes)) = (count, bytes) else {
+        return Err(damaged("no file can contain so many elements"));
+    };
+    if let Some(length) = length.filter(|&length| length < bytes) {
+        return Err(damaged(&format!("the file has only {length} bytes")));
+    }
+    let mut values = Vec::new();
+    if length.is_some() {
+        let count = usize::try_from(count).map_err(|error| error.to_string())?;
+        values.try_reserve_exact(count).map_err(|error| error.to_string())?;
+    }
+    let elements = file.data().map_err(|error| error.to_string())?;
+    for element in elements {
+        values.push(element.map_err(|error| error.to_string())?);
+    }
+    Ok(values)
 }
 
 fn read_safetensors(path: &Path, tensor: Option<&str>) -> Result<(LogitsArray, Vec<usize>)> {

@@ -21,7 +21,7 @@ use nucleus::abi::{log_to_standard_error, NUC_LOG_DEBUG, NUC_LOG_WARNING};
 use nucleus::compile_ahead::AheadOptions;
 use nucleus::embedding::Embedding;
 use nucleus::kernels;
-use nucleus::plan::CallShape;
+use nucleus::plan::{CallShape, LogitsPlace, LARGEST_DEFAULT_BUCKET};
 use serde_json::json;
 
 use arguments::{Command, Emit, Options};
@@ -65,19 +65,27 @@ fn emit(arguments: &Emit, json: bool) -> Result<()> {
     if let Some(name) = &arguments.embed {
         let calls = CallShape { batch: arguments.batch, ..calls.calls() };
         let function = Embedding { calls, max_k: arguments.calls.max_k, target, name: name.clone() };
-        let text = function.emit().map_err(|error| error.to_string())?;
+        let text = function.emit().map_err(|error| compile::name_flags(&error.to_string()))?;
         return match json {
             true => print_line(&json!({ "name": name, "text": text }).to_string()),
             false => print_line(text.trim_end()),
         };
     }
-    // The programs of a call with this number of rows. The number is rounded up to a power of two.
+    if calls.calls().logits == LogitsPlace::Host && arguments.batch > LARGEST_DEFAULT_BUCKET {
+        return Err(format!(
+            "--batch is {}; without --embed and with logits in host memory it must be at most \
+             {LARGEST_DEFAULT_BUCKET}, because larger batches run in pieces",
+            arguments.batch
+        ));
+    }
+    // The programs of a call with this number of rows. With logits in host memory, the number is rounded up to a power
+    // of two.
     let specs = AheadOptions {
         max_k: calls.max_k,
         ..AheadOptions::new(Default::default(), vec![arguments.batch], calls.calls())
     }
     .specs()
-    .map_err(|error| error.to_string())?;
+    .map_err(|error| compile::name_flags(&error.to_string()))?;
     let mut parts = Vec::new();
     for spec in specs {
         let kernel = spec.sampling().and_then(|spec| kernels::kernel_text(spec, &target));

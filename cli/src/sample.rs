@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Sample, json: bool) -> Result<()> {
 
     if let (Some(path), Some(arrays)) = (&arguments.debug, &debug) {
         write(path, arrays, file.vocab, arguments.max_k)
-            .map_err(|message| format!("{}: {message}", path.display()))?;
+            .map_err(|message| format!("{} cannot be written: {message}", path.display()))?;
     }
     let (platform, description) = sampler.platform();
     if json {

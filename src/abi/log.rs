@@ -111,6 +111,11 @@ pub(super) fn set(function: nuc_log_function, user: *mut c_void, level: nuc_log_
     Ok(())
 }
 
+/// The names of the levels, as they are in the environment.
+pub(super) fn level_names() -> impl Iterator<Item = &'static str> {
+    LEVELS.into_iter().map(|(_, name, _)| name)
+}
+
 /// Sets the level that the environment names, once, unless `nuc_set_log` has already set one. A value that is not a
 /// level is reported on standard error and otherwise ignored, because a mistyped variable must not stop a server.
 pub(super) fn read_environment() {
@@ -127,7 +132,7 @@ pub(super) fn read_environment() {
     }
     drop(decisions);
     if known.is_none() {
-        let names = LEVELS.map(|(_, name, _)| name).join(", ");
+        let names = level_names().collect::<Vec<_>>().join(", ");
         print(&format!(
             "nucleus: warning: {LOG_VARIABLE} is {value:?} and is ignored; it must be one of {names}\n"
         ));

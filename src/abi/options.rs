@@ -234,9 +234,6 @@ pub(super) unsafe fn compile_ahead_options(
     // SAFETY: the caller guarantees the array.
     let row_counts = unsafe { row_counts(memory, options.row_counts, options.num_row_counts)? };
     let logits = logits_place(options.logits, options.has_middle_dimension, NUC_HOST_TOKENS)?;
-    if logits != LogitsPlace::Host {
-        row_counts.iter().try_for_each(|&rows| check_device_rows("row_counts", rows))?;
-    }
     // SAFETY: the caller guarantees the array.
     let row_buckets = unsafe { row_buckets(memory, options.row_buckets, options.num_row_buckets)? };
     let (list, count) = (options.plugin_options, options.num_plugin_options);

@@ -335,9 +335,6 @@ impl CompileAhead {
     /// Compiles on one thread per core, and writes every program. Calls `progress` after each program, on the thread
     /// that compiled it. If a program fails, the files that are already written stay.
     pub fn run(&self, progress: impl Fn(&Written) + Sync) -> Result<Vec<Written>, Error> {
-        if let LogitsPlace::Device { .. } = self.0.calls.logits {
-            self.0.batches.iter().try_for_each(|&rows| check_device_rows("row_counts", rows))?;
-        }
         let outcome = compile_ahead(&self.0, &progress);
         log_release_failures();
         Ok(outcome?)

@@ -143,6 +143,16 @@ pub enum Error {
         /// The defect of the file, or the message of the dynamic loader.
         message: String,
     },
+    /// This program was linked with `-static`, so it cannot load a shared library.
+    #[error(
+        "this program was linked with -static, and such a program cannot load the plugin {}: link the program \
+         without -static (it can still contain libnucleus.a), or use the built-in backend",
+        Shown(path)
+    )]
+    StaticProgram {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is a shared library but not a PJRT plugin.
     #[error(
         "{} is not a PJRT plugin: {reason}; give the path of a library that exports GetPjrtApi",
@@ -269,7 +279,9 @@ impl Error {
             | Self::NoTpu { code: Code::ResourceExhausted, .. }
             | Self::Pjrt { code: Code::ResourceExhausted, .. } => ErrorKind::OutOfMemory,
             Self::NotFound { .. } | Self::UnknownBuild { .. } => ErrorKind::NotFound,
-            Self::NotLoadable { .. } | Self::NotAPlugin { .. } => ErrorKind::NotAPlugin,
+            Self::NotLoadable { .. } | Self::StaticProgram { .. } | Self::NotAPlugin { .. } => {
+                ErrorKind::NotAPlugin
+            }
             Self::TooOld { .. } | Self::TooNew { .. } | Self::MissingFunction { .. } => ErrorKind::ApiVersion,
             Self::Init { .. } => ErrorKind::Init,
             Self::NoDevices { .. } | Self::TpuEnvironment { .. } | Self::NoTpu { .. } => ErrorKind::NoDevice,

@@ -49,6 +49,7 @@ mod plugin_file;
 mod pointers;
 mod release;
 mod short_list;
+mod static_program;
 mod text;
 mod topology;
 mod tpu;

@@ -19,6 +19,7 @@ use super::mapped_file;
 use super::named_values::{self, OptionValue};
 use super::plugin_file;
 use super::release;
+use super::static_program;
 use super::text::{self, Shown};
 use super::tpu;
 use super::version::ApiVersion;
@@ -59,6 +60,9 @@ impl Plugin {
     /// Loads the library at `path` and checks its table. [`Plugin::initialize`] must follow, once per library.
     pub(super) fn open(path: &Path) -> Result<Plugin> {
         let file = plugin_file::open(path)?;
+        if static_program::is_static() {
+            return Err(Error::StaticProgram { path: path.to_owned() });
+        }
         let library = load_library(path)?;
         let table = call_entry_point(&library, path)?;
         // SAFETY: GetPjrtApi returned the table, and the library is never unloaded.

@@ -50,7 +50,13 @@ pub(crate) fn check_entry(
     batch: &Batch<'_>,
     wants_slices: bool,
 ) -> Result<Option<BadRows>, Error> {
-    check_slices(entry, wants_slices)?;
+    if wants_slices && entry == Entry::Arbitrary {
+        return Err(Error::named_argument(
+            "nuc_debug_arrays",
+            "a k-slice (topk_indices_k, topk_logits_k, topk_topp_unnorm_probs_i32_k) is set; the arbitrary path has \
+             no k-slices, so all three must be null",
+        ));
+    }
     if entry != Entry::Bounded && !wants_slices {
         return Ok(None);
     }
@@ -69,18 +75,6 @@ pub(crate) fn check_entry(
         }
     }
     Ok(Some(bad_rows))
-}
-
-/// Checks that the entry point supports the k-slices if they are requested.
-pub(super) fn check_slices(entry: Entry, wants_slices: bool) -> Result<(), Error> {
-    if wants_slices && entry == Entry::Arbitrary {
-        return Err(Error::named_argument(
-            "nuc_debug_arrays",
-            "a k-slice (topk_indices_k, topk_logits_k, topk_topp_unnorm_probs_i32_k) is set; the arbitrary path has \
-             no k-slices, so all three must be null",
-        ));
-    }
-    Ok(())
 }
 
 /// The error of a row whose k is not valid for the bounded path.

@@ -2,7 +2,8 @@
 
 use super::buckets::Buckets;
 use super::call_shape::{CallShape, LogitsPlace};
-use super::entry::{check_slices, fits_bounded, unfit, Entry, LARGEST_MAX_K};
+use super::entry::{fits_bounded, unfit, Entry, LARGEST_MAX_K};
+use super::k_slices::check_slices;
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::kernels::{tpu, Path, Source, Spec, Wanted};
@@ -25,15 +26,9 @@ pub(crate) fn paths_of_rows<'r>(
     rows: impl Iterator<Item = Result<&'r RowParams, &'r Error>>,
 ) -> Result<Vec<Result<Path, Error>>, Error> {
     let (entry, slices) = (calls.entry, calls.wanted.slices);
-    check_slices(entry, slices)?;
+    check_slices(calls)?;
     if entry == Entry::Reference {
         return Err(Error::named_argument("path", "the reference does not run on a device"));
-    }
-    if slices && !calls.stable {
-        return Err(Error::named_argument(
-            "keep_ties",
-            "keep_ties is 1 and a k-slice is requested; with logits on a device, k-slices need keep_ties = 0",
-        ));
     }
     let path_of_row = |(row, params): (usize, Result<&RowParams, &Error>)| {
         Ok(params.map_err(Error::clone).and_then(|params| {

@@ -16,7 +16,7 @@ use crate::dtype::{Dtype, Logits};
 use crate::error::Error;
 use crate::latency::CallLatencies;
 use crate::pjrt;
-use crate::plan::{CallShape, Entry};
+use crate::plan::{check_slices, CallShape, Entry};
 
 impl Sampler {
     /// Creates a sampler on a client of the caller. Ignores `options.plugin` and `options.client_options`. The sampler
@@ -99,6 +99,7 @@ impl Sampler {
     /// Like [`prewarm`](Sampler::prewarm), but compiles at most `num_threads` programs at the same time; 0 means one
     /// per core.
     pub fn prewarm_on(&self, calls: &CallShape, num_threads: usize) -> Result<(), Error> {
+        check_slices(calls)?;
         match &self.backend {
             Backend::Builtin(_) => Ok(()),
             Backend::Plugin(pjrt) => {
@@ -110,6 +111,7 @@ impl Sampler {
     /// Like [`prewarm_on`](Sampler::prewarm_on), but in the background. Other calls can run at the same time. If the
     /// programs do not fit the cache, this function returns the error.
     pub fn start_prewarm(&self, calls: &CallShape, num_threads: usize) -> Result<Prewarming, Error> {
+        check_slices(calls)?;
         match &self.backend {
             Backend::Builtin(_) => Ok(Prewarming::of_nothing()),
             Backend::Plugin(pjrt) => Prewarming::start(Job::new(pjrt, calls, self.max_k, num_threads)?),

@@ -174,6 +174,15 @@ install_options() {
         echo "4 checks, 0 failed"
 }
 
+# A program that is linked with -static cannot load a plugin. It gets an error instead of a crash.
+statically_linked() {
+    local form
+    for form in -static -static-pie; do
+        cc -std=c99 $warnings $form tests/c/static.c -o "$bin/static" $static && "$bin/static" "$plugin" || return 1
+    done
+    echo "10 checks, 0 failed"
+}
+
 # libtpu can compile for a TPU that this host does not have. Its errors name the environment variables that it needs.
 libtpu_without_a_tpu() {
     local libtpu=.cache/plugins/libtpu.so unset="-u TPU_SKIP_MDS_QUERY -u TPU_WORKER_HOSTNAMES"
@@ -274,5 +283,6 @@ else
 fi
 run "test_basics, static library, valgrind" memcheck "$bin/test_basics_static"
 run "test_cpp, static library" "$bin/test_cpp_static"
+run "program linked with -static" statically_linked
 
 finish

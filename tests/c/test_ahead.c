@@ -59,6 +59,7 @@ static void wrong_arguments(const char *plugin, const char *directory, const cha
     WRONG(options.keep_ties = 2, "keep_ties");
     WRONG(options.smaller_row_counts = -1, "smaller_row_counts");
     WRONG(options.debug_arrays = 8, "debug_arrays");
+    WRONG((options.path = NUC_PATH_ARBITRARY, options.debug_arrays = NUC_DEBUG_K_SLICES), "debug_arrays");
     WRONG(options.reserved = 1, "reserved");
     WRONG(options.struct_size = 16, "struct_size");
     WRONG(options.num_plugin_options = 1, "plugin_options");
@@ -76,6 +77,7 @@ static void wrong_arguments(const char *plugin, const char *directory, const cha
     options.topology = topology;
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead(&options, NULL, &error));
     CHECK_NAMES(error, "output_dir");
+    CHECK_NAMES(error, "it must be a directory, or a path where a directory can be created");
     options = good_options("/nonexistent.so", directory, row_counts, 2);
     CHECK_STATUS(NUC_PLUGIN_NOT_FOUND, error, nuc_compile_ahead(&options, NULL, &error));
     options.plugin_path = NULL;

@@ -636,6 +636,7 @@ static void prewarm(const nuc_sampler *sampler) {
         {0, -1, 1, 8, 0, 0, "dtype"},     {0, 0, 0, 8, 0, 0, "num_rows"},    {0, 0, 1, 0, 0, 0, "vocab"},
         {0, 0, 1, 1 << 25, 0, 0, "vocab"}, {0, 0, 1, 8, 2, 0, "keep_ties"}, {0, 0, 1, 8, -1, 0, "keep_ties"},
         {0, 0, 1, 8, 0, 8, "debug_arrays"},
+        {NUC_PATH_ARBITRARY, 0, 1, 8, 0, NUC_DEBUG_K_SLICES, "debug_arrays"},
     };
     nuc_error error = NUC_ERROR_INIT;
     nuc_prewarm_spec spec = NUC_PREWARM_SPEC_INIT;

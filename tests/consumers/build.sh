@@ -24,11 +24,11 @@ with_pkg_config() {
             static) flags=$(PKG_CONFIG_PATH=$1 pkg-config --cflags --libs nucleus-static) ;;
             alone) flags="-static $(PKG_CONFIG_PATH=$1 pkg-config --static --cflags --libs nucleus)" ;;
         esac || return 1
+        # The flags contain quoted characters if the path has a space.
         for source in main.c main.cpp; do
             compiler=cc
             [ $source = main.c ] || compiler="c++ -std=c++17"
-            # shellcheck disable=SC2086 # intentionally split into words
-            $compiler "$2/$source" $flags -o "$out/$source.$kind" && linked $kind "$out/$source.$kind" || return 1
+            eval "$compiler \"\$2/\$source\" $flags -o \"\$out/\$source.\$kind\"" && linked $kind "$out/$source.$kind" || return 1
         done
     done
     rm -r "$out"

@@ -64,11 +64,22 @@ uninstalls() {
     if as_root make uninstall PREFIX="$root"; then echo "a second uninstall succeeds"; return 1; fi
     as_root make install PREFIX="$bin/new/prefix" && as_root make uninstall PREFIX="$bin/new/prefix" &&
         holds "a directory that was created is removed" [ ! -e "$bin/new/prefix" ] || return 1
+    as_root make install PREFIX=/opt/n DESTDIR="$bin/stage" &&
+        as_root make uninstall PREFIX=/opt/n DESTDIR="$bin/stage" &&
+        holds "below DESTDIR no directory remains" [ -z "$(find "$bin/stage" -mindepth 1)" ] || return 1
+    local wrong
+    for wrong in '' "/opt/it's" '/opt/"n"'; do
+        if as_root make install PREFIX="$wrong" DESTDIR="$bin/stage" 2>"$bin/errors"; then
+            echo "PREFIX=$wrong is accepted"
+            return 1
+        fi
+        holds "the message names PREFIX" grep -q 'PREFIX.* \(is empty\|must not contain\)' "$bin/errors" || return 1
+    done
     # A list that was tampered with must not remove files outside the prefix.
     touch "$bin/precious" && as_root make install PREFIX="$root" || return 1
     echo "lib/../../precious" >>"$root/share/nucleus/installed-files"
     if as_root make uninstall PREFIX="$root"; then echo "a path with .. is accepted"; return 1; fi
-    holds "a file outside the prefix remains" [ -e "$bin/precious" ] && echo "5 checks, 0 failed"
+    holds "a file outside the prefix remains" [ -e "$bin/precious" ] && echo "12 checks, 0 failed"
 }
 
 versions() {
@@ -87,7 +98,8 @@ tarball() {
     holds "no file contains the prefix or the directory of the build" \
         [ -z "$(grep -rF -e 'prefix=/' -e "/$name" -e "$target" "$bin/moved" --include '*.pc' --include '*.cmake')" ] &&
         "$bin/moved/bin/nucleus" --version && with_pkg_config "$bin/moved/lib/pkgconfig" "$bin/project" &&
-        with_cmake "$bin/with space/nucleus" "$bin/project" && echo "11 checks, 0 failed"
+        with_pkg_config "$bin/with space/nucleus/lib/pkgconfig" "$bin/project" &&
+        with_cmake "$bin/with space/nucleus" "$bin/project" && echo "17 checks, 0 failed"
 }
 
 # The files of the Debian packages, without installing them. `make test-deb` installs them.

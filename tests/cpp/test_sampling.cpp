@@ -192,6 +192,18 @@ void reports_errors(const nucleus::sampler &sampler) {
     const auto missing = nucleus::sampler::try_create(options);
     CHECK_FAILURE(plugin_not_found, nullptr, missing);
     CHECK(std::strstr(missing.error().message(), "/nowhere/plugin.so") != nullptr);
+    // A NUL character is an error: the C function would use only the part of the string before it.
+    const std::string cut("cut\0off", 7);
+    options.plugin_path = cut;
+    CHECK_FAILURE(invalid_argument, "plugin_path", nucleus::sampler::try_create(options));
+    options = {};
+    options.program_dir = cut;
+    CHECK_FAILURE(invalid_argument, "program_dir", nucleus::sampler::try_create(options));
+    for (const auto &option : {nucleus::client_option::string("name", cut), nucleus::client_option::int64(cut, 1)}) {
+        options = {};
+        options.client_options = {option};
+        CHECK_FAILURE(invalid_argument, "client_options", nucleus::sampler::try_create(options));
+    }
     options = {};
     options.max_k = 5000;
     CHECK_FAILURE(invalid_argument, "max_k", nucleus::sampler::try_create(options));
@@ -282,6 +294,8 @@ void embeds() {
     CHECK(moved.view() == text && again->view().empty());
     options.target = "abacus";
     CHECK_FAILURE(invalid_argument, "target", nucleus::try_emit(options));
+    options.target = std::string("v5e\0x", 5);
+    CHECK_FAILURE(invalid_argument, "target", nucleus::try_emit(options));
     options.target.clear();
 
     nucleus::batch batch = three_rows();
@@ -329,6 +343,14 @@ void compiles_ahead(const char *plugin) {
     nucleus::compile_ahead_options options;
     options.output_dir = "programs";
     CHECK_FAILURE(invalid_argument, "num_row_counts", nucleus::try_compile_ahead(options));
+    for (std::string nucleus::compile_ahead_options::*field :
+         {&nucleus::compile_ahead_options::plugin_path, &nucleus::compile_ahead_options::topology,
+          &nucleus::compile_ahead_options::output_dir}) {
+        nucleus::compile_ahead_options wrong = options;
+        wrong.*field = std::string("cut\0off", 7);
+        const auto refused = nucleus::try_compile_ahead(wrong);
+        CHECK(!refused && std::strstr(refused.error().message(), "contains a NUL character") != nullptr);
+    }
     if (plugin == nullptr) return;
     const std::filesystem::path directory =
         std::filesystem::temp_directory_path() / ("nucleus-cpp-" + std::to_string(std::random_device()()));

@@ -151,6 +151,15 @@ fn wrong_prewarms_are_refused() {
     refuses("reserved", nuc_prewarm_spec { reserved: 1, ..spec(1) }, "nuc_prewarm_spec.reserved");
     refuses("num_rows", device_spec(65_537), "1 to 65536");
     refuses("num_rows", device_spec(0), "at least 1");
+    // Every call of these shapes fails, so no program is compiled for them.
+    let slices = NUC_DEBUG_K_SLICES;
+    let arbitrary = nuc_prewarm_spec { path: NUC_PATH_ARBITRARY, debug_arrays: slices, ..spec(1) };
+    refuses("debug_arrays", arbitrary, "only the bounded path returns");
+    refuses(
+        "keep_ties",
+        nuc_prewarm_spec { keep_ties: 1, debug_arrays: slices, ..device_spec(1) },
+        "keep_ties = 0",
+    );
 }
 
 /// A caller with the header of the first version prewarms for logits in host memory.

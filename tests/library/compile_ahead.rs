@@ -673,7 +673,8 @@ fn wrong_options_are_named() {
         error.to_string()
     };
     let missing = directory.0.join("missing");
-    assert!(refused(&options(PLUGINS[0], &missing)).contains("program_dir"));
+    let message = refused(&options(PLUGINS[0], &missing));
+    assert!(message.contains("program_dir is") && message.contains("a directory that exists"), "{message}");
     assert!(refused(&options(PLUGINS[0], &file)).contains("it is not a directory"));
     let nowhere = SamplerOptions { program_dir: None, write_programs: true, ..options(PLUGINS[0], &missing) };
     assert!(refused(&nowhere).contains("NUCLEUS_PROGRAM_DIR"));

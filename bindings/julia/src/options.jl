@@ -1,10 +1,10 @@
 # Conversions of keyword arguments to the values of C.
 
-# The value of a symbol, for example :auto.
-function choice(name, table, value)
+# The value of a symbol, for example :auto. A message lists the symbols of `choices`.
+function choice(name, table, value, choices = table)
     found = get(table, value, nothing)
     found === nothing &&
-        not_a_choice(name, value, sort(collect(keys(table))))
+        not_a_choice(name, value, sort(collect(keys(choices))))
     found
 end
 

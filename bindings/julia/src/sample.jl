@@ -61,7 +61,7 @@ function sample!(tokens::Vector{Int32}, sampler::Sampler, logits::AbstractMatrix
     )
     if debug === nothing && replace_val === nothing && path !== :reference
         sample_flat(tokens, sampler, logits, dtype(T), row_stride(logits), arrays, row_status, keep_ties,
-            choice("path", PATHS, path))
+            choice("path", PATHS, path, SAMPLE_FUNCTIONS))
     else
         sample_debug(tokens, sampler, logits, dtype(T), row_stride(logits), arrays, row_status, keep_ties,
             path, debug === nothing ? DebugArrays() : debug, replace_val)

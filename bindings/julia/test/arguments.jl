@@ -91,8 +91,10 @@ end
         @test thrown(() -> sample(sampler, logits; options...)) isa DimensionMismatch
     end
     @test thrown(() -> sample!(Int32[0], sampler, logits)) isa DimensionMismatch
-    @test thrown(() -> sample(sampler, logits; path = :other)) isa ArgumentError
-    @test thrown(() -> sample(sampler, logits; path = :other, replace_val = 0)) isa ArgumentError
+    for options in ((;), (replace_val = 0,))
+        error = thrown(() -> sample(sampler, logits; path = :other, options...))
+        @test error isa ArgumentError && occursin(":bounded or :reference", error.msg)
+    end
     other_type = DebugArrays(; topk_logits_unsorted = zeros(Float16, 4, 2))
     @test thrown(() -> sample(sampler, logits; debug = other_type)) isa
         ArgumentError

@@ -123,14 +123,24 @@ class Arguments(unittest.TestCase):
             (self.logits, {"top_p": "0.5"}),
             (self.logits, {"temperature": 1j}),
             (self.logits, {"temperature": [True] * ROWS}),
+            (self.logits, {"debug": 1}),
         ]
         for logits, changes in wrong:
             with self.subTest(logits=type(logits), changes=changes), self.assertRaises(TypeError):
                 self.sampler.sample(logits, **changes)
+        with self.assertRaisesRegex(TypeError, "debug must be True, False or names of arrays, not int"):
+            self.sampler.sample(self.logits, debug=1)
         with self.assertRaises(TypeError):
             Sampler(max_k=1.5)
         with self.assertRaises(InvalidArgumentError):
             Sampler(max_k=-1)
+
+    def test_bfloat16_parameters(self):
+        values = [0.5, 1, 0.25, 0.75]
+        want = self.tokens(self.logits, top_p=values)
+        self.assertEqual(self.tokens(self.logits, top_p=np.array(values, ml_dtypes.bfloat16)), want)
+        half = ml_dtypes.bfloat16(0.5)
+        self.assertEqual(self.tokens(self.logits, top_p=half), self.tokens(self.logits, top_p=0.5))
 
     def test_layouts_of_logits(self):
         wide = np.full((ROWS, 2 * VOCAB), np.nan, np.float32)
@@ -281,6 +291,11 @@ class Arguments(unittest.TestCase):
             Sampler(plugin_path="a\0b")
         with self.assertRaises(TypeError):
             Sampler(client_options={"name": None})
+        with self.assertRaisesRegex(TypeError, "must be a str, not int"):
+            Sampler(client_options={1: 2})
+        for options in ({"a\0b": 1}, {"name": "a\0b"}):
+            with self.assertRaisesRegex(InvalidArgumentError, "contains a NUL character"):
+                Sampler(client_options=options)
 
     def test_client_options_have_the_types_of_their_values(self):
         options = {"a": "text", "b": True, "c": -5, "d": 0.5}

@@ -43,6 +43,15 @@ fn doctor_says_how_to_solve_problems() {
     let output = doctor(&["--json"]).env("NUCLEUS_PROGRAM_DIR", &missing).output().unwrap();
     assert!(output.status.success(), "{}", stdout(&output));
 
+    let output = doctor(&[]).env("NUCLEUS_LOG", "foo").output().unwrap();
+    assert!(failure(&output).contains("1 problem was found"));
+    let text = stdout(&output);
+    assert!(
+        text.contains("NUCLEUS_LOG=foo is ignored") && text.contains("one of off, error, warning"),
+        "{text}"
+    );
+    assert!(doctor(&[]).env("NUCLEUS_LOG", "info").output().unwrap().status.success());
+
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let output = doctor(&[]).stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));

@@ -196,7 +196,26 @@ fn it_prints_programs() {
         stderr(&output)
     );
     let output = nucleus(&["emit", "--batch", "200", "--vocab", "300", "--dtype", "f32"]);
-    assert!(failure(&output).contains("'200' for '--batch <ROWS>': 200 is not in 1..=128"));
+    assert!(failure(&output).contains("--batch is 200; "), "{}", stderr(&output));
+    // A call with logits on the device runs one program for all rows.
+    let output = nucleus(&[
+        "emit",
+        "--batch",
+        "200",
+        "--vocab",
+        "300",
+        "--dtype",
+        "f32",
+        "--logits",
+        "device",
+        "--path",
+        "arbitrary",
+    ]);
+    assert!(output.status.success() && stdout(&output).contains("200x300"), "{}", stderr(&output));
+    let slices = ["--path", "arbitrary", "--debug-arrays", "k-slices"];
+    let output =
+        nucleus(&[&["emit", "--batch", "1", "--vocab", "300", "--dtype", "f32"][..], &slices].concat());
+    assert!(failure(&output).contains("--debug-arrays has the k-slices"), "{}", stderr(&output));
 }
 
 /// `emit --embed` prints the library's function, and only the function.
@@ -220,6 +239,13 @@ fn functions_to_embed_are_printed() {
         let output = nucleus(&[&arguments[..], &["--embed", "9 lives"]].concat());
         assert!(failure(&output).contains("name is \"9 lives\""), "{}", stderr(&output));
     }
+    // The limit is that of nuc_emit.
+    let of_rows = |rows: &str| {
+        nucleus(&["emit", "--batch", rows, "--vocab", "300", "--dtype", "f32", "--embed", "sample"])
+    };
+    let output = of_rows("65536");
+    assert!(output.status.success() && stdout(&output).contains("65536x300"), "{}", stderr(&output));
+    assert!(failure(&of_rows("65537")).contains("65537 is not in 1..=65536"));
 }
 
 /// A full disk is an error. A closed pipe is not an error, and the command still compiles every program.
@@ -295,6 +321,7 @@ fn errors_say_what_to_do() {
         (&["--max-k", "5000"][..], "--max-k <K>': 5000 is not in 1..=1024"),
         (&["--option", "novalue"], "NAME=VALUE"),
         (&["--topology", "v5e:2x2"], "--topology is"),
+        (&["--debug-arrays", "k-slices"], "--debug-arrays has the k-slices"),
     ] {
         fails(arguments, words);
     }
@@ -306,8 +333,12 @@ fn errors_say_what_to_do() {
         arguments[at] = value;
         failure(&nucleus(&arguments))
     };
-    assert!(replaced("--batch", "0").contains("'0' for '--batch <ROWS,...>'"));
+    assert!(replaced("--batch", "0")
+        .contains("'0' for '--batch <ROWS,...>': it must be an integer of at least 1"));
     assert!(replaced("--vocab", "0").contains("'0' for '--vocab <VOCAB>'"));
+    let mut many_rows = [&common[..], &["--logits", "device"]].concat();
+    many_rows[common.iter().position(|argument| *argument == "--batch").unwrap() + 1] = "65537";
+    assert!(failure(&nucleus(&many_rows)).contains("--batch is 65537; with logits on a device"));
     let message = replaced("--output", "/dev/null/x");
     assert!(message.contains("--output is /dev/null/x"), "{message}");
 }

@@ -51,6 +51,13 @@ fn write_shape(path: &Path, shape: &[u64]) {
     writer.finish().unwrap();
 }
 
+/// Writes a file of f32 that has a header with this shape, and no elements.
+fn write_header(path: &Path, shape: &str) {
+    let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let length = u16::try_from(dictionary.len()).unwrap().to_le_bytes();
+    fs::write(path, [b"\x93NUMPY\x01\x00", &length[..], dictionary.as_bytes()].concat()).unwrap();
+}
+
 /// The outputs of the library for the parameters that these tests pass to the command.
 #[derive(Default)]
 struct Expected {
@@ -215,6 +222,36 @@ fn a_plugin_gives_the_same_tokens() {
     let on_plugin = sample(&path, &["--top-k", "8", "--json", "--plugin", plugin.to_str().unwrap()]);
     assert!(stdout(&on_plugin).contains("\"platform\":\"cpu\""), "{}", stdout(&on_plugin));
     assert_eq!(tokens(&on_plugin), tokens(&sample(&path, &["--top-k", "8", "--json"])));
+}
+
+/// The header of a damaged file can state any shape.
+#[test]
+fn impossible_shapes_are_refused() {
+    let path = file("sample_shapes", "logits.npy");
+    for (shape, reason) in [
+        ("(4611686018427387904, 8)", "no file can contain"),
+        ("(4294967296, 4294967296, 30)", "no file can contain"),
+        ("(2305843009213693952, 2)", "no file can contain"),
+        ("(72057594037927936, 8)", "the file has only"),
+        ("(1000, 8)", "the file has only"),
+        ("(1, 8)", "failed to fill"),
+    ] {
+        write_header(&path, shape);
+        let message = failure(&sample(&path, &[]));
+        assert!(message.contains("logits.npy: ") && message.contains(reason), "{shape}: {message}");
+    }
+}
+
+/// The message about a debug file that cannot be written contains the path once, and is the only message.
+#[test]
+fn debug_files_that_cannot_be_written() {
+    let path = file("sample_unwritable", "logits.npy");
+    write_npy(&path, "<f4", logits());
+    for (debug, reason) in [("/nonexistent/o.npz", "No such file"), ("/dev/full", "No space left")] {
+        let message = failure(&sample(&path, &["--debug", debug]));
+        assert!(message.starts_with(&format!("nucleus: {debug} cannot be written: ")), "{message}");
+        assert!(message.contains(reason) && message.lines().count() == 1, "{message}");
+    }
 }
 
 #[test]

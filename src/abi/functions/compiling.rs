@@ -216,8 +216,9 @@ pub unsafe extern "C" fn nuc_prewarming_destroy(
 /// `*programs_written` receives the number of files written. The pointer may be null.
 ///
 /// A file matches only the plugin build, the kind, number and arrangement of devices, and the compiler flags
-/// (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A sampler with any other of these
-/// ignores the file and compiles the program.
+/// (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A file for a CPU also matches only
+/// the model and the features of the processor. A sampler with any other of these ignores the file and compiles the
+/// program.
 ///
 /// If `topology` is set, this host needs no device. For example, libtpu compiles for TPUs on any x86-64 Linux host. Set
 /// these environment variables for libtpu:

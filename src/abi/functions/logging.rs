@@ -40,3 +40,8 @@ pub unsafe extern "C" fn nuc_set_log(
 pub fn log_to_standard_error(level: nuc_log_level) -> Result<(), Error> {
     log::set(None, std::ptr::null_mut(), level)
 }
+
+/// The values of the environment variable NUCLEUS_LOG. For callers in Rust.
+pub fn log_level_names() -> impl Iterator<Item = &'static str> {
+    log::level_names()
+}

@@ -13,7 +13,8 @@ pub const NUC_OK: nuc_status = 0;
 pub const NUC_INVALID_ARGUMENT: nuc_status = 1;
 /// The plugin's file does not exist, or no plugin is named although the call needs one.
 pub const NUC_PLUGIN_NOT_FOUND: nuc_status = 2;
-/// The file is not a PJRT plugin, or the system cannot load it. The message quotes the dynamic loader.
+/// The file is not a PJRT plugin, or this process cannot load it. Either the dynamic loader reports an error, which
+/// the message quotes, or the program was linked with `-static`.
 pub const NUC_PLUGIN_INVALID: nuc_status = 3;
 /// The plugin implements a version of the PJRT C API that this library does not support.
 pub const NUC_PLUGIN_VERSION: nuc_status = 4;

@@ -120,8 +120,9 @@ pub struct nuc_sampler_options {
     /// must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored.
     ///
     /// With a client and a `program_dir`, the library reads the file that contains the plugin's functions. It finds
-    /// the file's path in /proc/self/maps (Linux). If the file was replaced or removed after it was loaded,
-    /// nuc_sampler_create returns NUC_PLUGIN_NOT_FOUND.
+    /// the file's path in /proc/self/maps (Linux). If the file was replaced or removed after the caller loaded it,
+    /// nuc_sampler_create returns NUC_PLUGIN_NOT_FOUND. If this library loaded the plugin first, it has the file open,
+    /// and creation succeeds.
     pub pjrt_client: *mut c_void,
     /// The largest size of `program_dir` in bytes. After each write, the sampler removes the least recently used
     /// programs until the directory fits. It does not remove the program that it has just written, and it does not

@@ -120,7 +120,7 @@ impl PjrtBackend {
         write: bool,
         capacity: u64,
     ) -> Result<(), Error> {
-        let failed = |error: io::Error| program_dir::directory_error("program_dir", directory, &error);
+        let failed = |error: io::Error| program_dir::directory_error("program_dir", directory, write, &error);
         if write {
             program_dir::create(directory).map_err(failed)?;
         }

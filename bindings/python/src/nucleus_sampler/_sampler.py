@@ -458,7 +458,10 @@ def _number(name: str, value: Any, kind: Any) -> int:
 def _file_name(name: str, value: str | os.PathLike[str] | None) -> bytes | None:
     if value is None:
         return None
-    encoded = os.fsencode(value)
+    return _without_nul(name, os.fsencode(value))
+
+
+def _without_nul(name: str, encoded: bytes) -> bytes:
     if b"\0" in encoded:
         raise invalid(name, f"{name} contains a NUL character")
     return encoded
@@ -469,9 +472,12 @@ def _client_options(options: Mapping[str, str | bool | int | float]) -> Any:
     kinds = _abi.nuc_option_type
     listed = (_abi.nuc_client_option * len(options))()
     for option, (name, value) in zip(listed, options.items(), strict=True):
-        option.name = name.encode()
+        if not isinstance(name, str):
+            raise TypeError(f"a name in client_options must be a str, not {type(name).__name__}")
+        option.name = _without_nul("client_options", name.encode())
         if isinstance(value, str):
-            option.type, option.string_value = kinds.NUC_OPTION_STRING, value.encode()
+            option.type = kinds.NUC_OPTION_STRING
+            option.string_value = _without_nul("client_options", value.encode())
         elif isinstance(value, bool):
             option.type, option.int64_value = kinds.NUC_OPTION_BOOL, int(value)
         elif isinstance(value, int):
@@ -503,6 +509,8 @@ def _debug_names(debug: bool | Iterable[str], path: str) -> tuple[str, ...]:
         return ()
     if debug is True:
         return tuple(name for name in _DEBUG_NAMES if path == "bounded" or name not in _K_SLICES)
+    if not isinstance(debug, Iterable):
+        raise TypeError(f"debug must be True, False or names of arrays, not {type(debug).__name__}")
     names = (debug,) if isinstance(debug, str) else tuple(debug)
     unknown = [name for name in names if name not in _DEBUG_NAMES]
     if unknown:

@@ -110,13 +110,22 @@ pub fn inspect(directory: &Path) -> io::Result<Inspection> {
 }
 
 /// Returns the error for an option that names a directory: `InvalidArgument` if the path cannot be a directory,
-/// otherwise `Io`.
-pub(crate) fn directory_error(option: &'static str, directory: &Path, error: &io::Error) -> Error {
+/// otherwise `Io`. `create` is whether the library creates the directory.
+pub(crate) fn directory_error(
+    option: &'static str,
+    directory: &Path,
+    create: bool,
+    error: &io::Error,
+) -> Error {
     use io::ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, NotADirectory, NotFound};
     let text = format!("{option} is {}: {error}", directory.display());
     match error.kind() {
         AlreadyExists | InvalidFilename | InvalidInput | NotADirectory | NotFound => {
-            Error::named_argument(option, text)
+            let correct = match create {
+                true => "it must be a directory, or a path where a directory can be created",
+                false => "it must be a directory that exists; with write_programs = 1 it is created",
+            };
+            Error::named_argument(option, format!("{text}; {correct}"))
         }
         _ => Error::Io(text),
     }

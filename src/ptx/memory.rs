@@ -255,6 +255,13 @@ impl Ptx {
         self.line(format_args!("red.shared.add.u32 [{address}], {value}"));
     }
 
+    /// The array whose element `first` is the first element of `array`. This saves a subtraction for each index that is
+    /// computed later. Only elements of `array` may be accessed.
+    pub fn shifted(&self, array: Shared, first: i32) -> Shared {
+        let start = self.sub(array.start, self.int(first.wrapping_mul(4)));
+        Shared { start, len: array.len }
+    }
+
     /// Adds `value` to a word in global memory, atomically and wrapping.
     pub fn add_global(&self, address: Address, value: Int) {
         self.line(format_args!("red.global.add.u32 [{}], {value}", address.0));

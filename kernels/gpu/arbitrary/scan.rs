@@ -15,10 +15,16 @@ use crate::kernels::spec::Spec;
 use crate::ptx::{Address, Float, Int, Mask, Ptx, Shared, Variable};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{order_key, MAX_FINITE_BITS};
-use crate::semantics::weights::{distance_bits, quantize, OCTAVE_BITS};
+use crate::semantics::weights::{OCTAVE_BITS, ZERO_Q};
 
-/// The binary logarithm of the number of units of the distance `q` per bin.
+/// The binary logarithm of the number of units of the distance `q` per bin. An entry is in the bin whose number is its
+/// distance from the bound in bins, rounded to nearest.
 pub(super) const BIN_BITS: u32 = OCTAVE_BITS - 6;
+/// The sum of this number and a smaller float is rounded to an integer. The low bits of the sum contain the integer.
+const ROUNDING: f32 = (1 << 23) as f32;
+/// The last bin that is used. The weights of all entries in it are 0, because its first half begins after [`ZERO_Q`].
+const FIRST_ZERO: i32 = (ZERO_Q >> BIN_BITS) + 2;
+const _: () = assert!((FIRST_ZERO as usize) < BINS);
 
 /// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, the sampled records, the
 /// initial state, and the results: a record per slice, the number of entries at the bound in each chunk, the lists, and
@@ -36,13 +42,14 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     let flags = word(Sampled::Flags);
     let has = |flag: i32| k.lt(k.int(0), k.and(flags, k.int(flag)));
     let (has_list, has_bins) = (has(HAS_LIST), has(HAS_BINS));
+    let scale = k.from_bits(slice.parameters.get(Column::Scale));
     let bound = Bound {
         above: k.from_bits(word(Sampled::Above)),
         at_least: k.from_bits(word(Sampled::AtLeast)),
         value: k.from_bits(order_key(k, word(Sampled::Bound))),
         all_reach: has(ALL_REACH),
         has_bins,
-        scale: k.from_bits(slice.parameters.get(Column::Scale)),
+        bin_scale: k.fmul(scale, k.float(1.0 / (1 << BIN_BITS) as f32)),
     };
     let [max, index, had_nan, at_bound] =
         [f32::NEG_INFINITY.to_bits() as i32, 0, 0, 0].map(|value| k.variable(k.int(value)));
@@ -60,6 +67,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     );
     let reserved = Reserved::new(k);
     let bins = k.shared(BINS);
+    let bins_of_bits = k.shifted(bins, ROUNDING.to_bits() as i32);
     k.when(k.both(has_list, has_bins), || {
         k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
             k.store_shared(bins, bin, k.int(0));
@@ -77,7 +85,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
                 k.set(index, k.select(is_max, logits.index(number), k.get(index)));
             }
         });
-        k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins));
+        k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins_of_bits));
         // Most rows without a list are plain draws, which are read again. The first tile does not wait for the flags.
         slice.keep_following_tiles_if(k.not(has_list));
     });
@@ -126,13 +134,15 @@ struct Bound {
     value: Float,
     all_reach: Mask,
     has_bins: Mask,
-    scale: Float,
+    /// The number of bins per unit of the difference from the bound.
+    bin_scale: Float,
 }
 
 /// The number of values of a thread that [`collect`] compares with the bound together.
 const GROUP: usize = 4;
 
-/// Compares the logits of a tile with the bound. `max` is the largest of these logits.
+/// Compares the logits of a tile with the bound. `max` is the largest of these logits. The indices of `bins` are the
+/// bits of floats that are at least [`ROUNDING`].
 fn collect<L, S, E>(
     k: &Ptx,
     (logits, max): (&SliceLogits<'_>, Float),
@@ -176,17 +186,16 @@ fn collect<L, S, E>(
         list.make_room();
     });
     k.when(bound.has_bins, || {
+        const MOST: f32 = ROUNDING + FIRST_ZERO as f32;
         for &value in values {
-            k.when(k.not(reaches(value)), || {
-                k.add_shared(bins, bin_of(k, quantize(k, bound.value, value, bound.scale)), k.int(1));
-            });
+            // The assembler would put a branch around an atomic operation with a mask. So the logits at or above the
+            // bound and NaN are counted in `FIRST_ZERO`, which changes no result.
+            let distance = k.fmul(k.fsub(bound.value, value), bound.bin_scale);
+            let bin = k.at_most(k.fadd(distance, k.float(ROUNDING)), MOST);
+            let bin = k.fselect(k.flt(value, bound.at_least), bin, k.float(MOST));
+            k.add_shared(bins, k.to_bits(bin), k.int(1));
         }
     });
-}
-
-/// The bin of a distance from the bound, which [`quantize`] returned.
-fn bin_of(k: &Ptx, distance: Int) -> Int {
-    k.sub(k.shr(distance, BIN_BITS), k.int(distance_bits(0) >> BIN_BITS))
 }
 
 /// Loads the records of the slices of a row, for [`combine`].

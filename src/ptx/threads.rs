@@ -168,6 +168,11 @@ impl Ptx {
         self.mask_op("setp.lt.u32", &[&a, &b])
     }
 
+    /// Whether `a` is less than `b`, as unsigned integers, or `before` is true.
+    pub fn unsigned_lt_or(&self, a: Int, b: Int, before: Mask) -> Mask {
+        self.mask_op("setp.lt.or.u32", &[&a, &b, &before])
+    }
+
     /// Whether `a` is at least `b`; false if either is NaN.
     pub fn at_least(&self, a: Float, b: Float) -> Mask {
         self.mask_op("setp.ge.f32", &[&a, &b])

@@ -56,6 +56,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         // Only weights below `high` are collected. If `high` is at most 1, no weight above 0 is below `high`. Then no
         // weight is collected, and `above` is equal to `total`. A plain draw has such a value of `high`.
         let is_divided = k.lt(k.int(1), high);
+        // The weights from `low` to `last` are collected.
+        let (width, last) = (k.max(k.sub(high, low), k.int(0)), k.sub(high, k.int(1)));
         // If the weight of the maximum of a slice is 0, all weights of the slice are 0.
         let max = slices.load(slice.number, Scanned::MaxKey as usize);
         k.when(k.lt(k.int(0), weights.of(max, k.int(0))), || {
@@ -66,15 +68,16 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
                         let weights: Vec<Int> = numbers.iter().map(|&number| weight(number)).collect();
                         add_all(k, total, weights.iter().copied());
                         k.when(is_divided, || {
-                            let large = |&weight: &Int| k.select(k.lt(weight, high), k.int(0), weight);
-                            add_all(k, above, weights.iter().map(large));
-                            // Two forms of the same condition. If they were equal, the assembler would keep their
-                            // results instead of comparing again, which takes more instructions.
-                            let is_within = |weight| k.unsigned_lt(k.sub(weight, low), k.sub(high, low));
-                            let is_collected = |weight| k.both(k.le(low, weight), k.lt(weight, high));
-                            let any = weights
-                                .iter()
-                                .fold(k.never(), |any, &weight| k.either(any, is_within(weight)));
+                            let large = k.variable(k.int(0));
+                            weights.iter().for_each(|&weight| k.add_if(k.le(high, weight), large, weight));
+                            add_all(k, above, [k.get(large)].into_iter());
+                            // Three forms of the same condition. If they were equal, the assembler would keep the
+                            // results of eight comparisons, which takes more instructions than new comparisons.
+                            let is_collected = |weight| k.unsigned_lt(k.sub(weight, low), width);
+                            let is_any_collected =
+                                |any, &weight: &Int| k.unsigned_lt_or(k.sub(weight, low), width, any);
+                            let is_collected_if_full = |weight| k.unsigned_lt(k.sub(last, weight), width);
+                            let any = weights.iter().fold(k.never(), is_any_collected);
                             k.when(k.warp_any(any), || {
                                 let entry = |place: usize| [weights[place], logits.index(numbers[place])];
                                 let before = list.state();
@@ -84,7 +87,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
                                 k.when(list.is_full(), || {
                                     list.restore(before);
                                     for (place, &weight) in weights.iter().enumerate() {
-                                        k.when(is_within(weight), || list.add(entry(place)));
+                                        k.when(is_collected_if_full(weight), || list.add(entry(place)));
                                     }
                                 });
                                 list.make_room();
@@ -100,12 +103,12 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
             });
         });
         k.when(k.not(is_divided), || k.set_wide(above, k.get_wide(total)));
-        list.reserve(&reserved);
+        k.when(is_divided, || list.reserve(&reserved));
         let of_warp = [total, above, collected].map(|sum| k.wide_warp_sum(k.get_wide(sum)));
         let mut words: Vec<Int> = of_warp.into_iter().flat_map(|sum| [k.low(sum), k.high(sum)]).collect();
         words.extend([k.warp_min(k.get(least)), k.warp_max(k.get(largest))]);
         sums.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &words);
-        list.flush(&reserved);
+        k.when(is_divided, || list.flush(&reserved));
     });
 }
 

@@ -442,9 +442,13 @@ impl<'k> Rest<'k> {
     /// The least and the largest possible weight of an entry in a bin.
     fn limits(&self, bin: Int) -> [Int; 2] {
         let k = self.k;
-        let nearest = k.add(self.distance, k.shl(bin, BIN_BITS));
-        let farthest = k.add(nearest, k.int((1 << BIN_BITS) + ROUNDING));
-        let nearest = k.max(k.sub(nearest, k.int(ROUNDING)), k.int(0));
+        // The distance of an entry from the middle of its bin.
+        const MOST: i32 = (1 << (BIN_BITS - 1)) + ROUNDING;
+        let middle = k.add(self.distance, k.shl(bin, BIN_BITS));
+        let farthest = k.add(middle, k.int(MOST));
+        // An entry is below the bound, so its distance from the maximum is at least that of the bound.
+        let least = k.max(k.sub(self.distance, k.int(ROUNDING)), k.int(0));
+        let nearest = k.max(k.sub(middle, k.int(MOST)), least);
         [weight_at(k, farthest), weight_at(k, nearest)]
     }
 

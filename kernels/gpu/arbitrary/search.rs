@@ -3,8 +3,8 @@
 
 use super::few::{Few, LARGEST_FEW};
 use super::list::{Entry, List};
-use super::row_block::{sum_of, Place, RowBlock, RunningSums, THREADS};
-use super::weights::{add_in_parts, sum_of_parts, LARGEST_SUM};
+use super::row_block::{join_parts, Place, RowBlock, SumsOfParts, THREADS};
+use super::weights::{add_in_parts, LARGEST_SUM};
 use crate::ptx::{Int, Mask, Shared, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
 
@@ -114,7 +114,10 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
         let mut search = Search { bins, list, distance, weight, kind, shift, sums, total, found, few };
         // No barrier is needed here. An earlier search has other places and entries. A barrier follows its last access
         // to the bins.
-        search.total = search.fill(k.int(0), shift).total();
+        let sums = search.fill(k.int(0), shift);
+        if kind == Kind::Weight {
+            search.total = sums.total();
+        }
         search
     }
 
@@ -139,7 +142,7 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
 
     /// Sets the bins to 0, and adds the weights of the entries to them. The first bin begins at position `start`. Each
     /// bin has `2^by` positions. Returns the running sums of the bins, and stores them in [`Search::sums`].
-    fn fill(&self, start: Int, by: Int) -> RunningSums<'k> {
+    fn fill(&self, start: Int, by: Int) -> SumsOfParts<'k> {
         let (k, bins) = (self.bins.block.k, self.bins);
         for array in &bins.parts[..self.arrays()] {
             for vector in (0..BINS_PER_THREAD).step_by(VECTOR) {
@@ -166,24 +169,30 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
             }
         });
         k.barrier();
-        let sums = bins.block.running_sums(sum_of(k, &self.values()));
+        let sum = |part: Vec<Int>| part.into_iter().reduce(|a, b| k.add(a, b)).expect("a thread has bins");
+        let parts: Vec<Int> = self.parts().into_iter().map(sum).collect();
+        let sums = bins.block.running_sums_of_parts(&parts);
         k.set_wide(self.sums[0], sums.before);
         k.set_wide(self.sums[1], sums.upto);
         sums
     }
 
+    /// The parts of the sums of the bins of this thread: the low parts, and the high parts if the search uses them.
+    fn parts(&self) -> Vec<Vec<Int>> {
+        let (k, first) = (self.bins.block.k, self.first_bin());
+        let part = |&array: &Shared| {
+            let vector = |bin: usize| k.load_shared_words::<VECTOR>(array, k.add(first, k.int(bin as i32)));
+            (0..BINS_PER_THREAD).step_by(VECTOR).flat_map(vector).collect()
+        };
+        self.bins.parts[..self.arrays()].iter().map(part).collect()
+    }
+
     /// The sums of the bins of this thread.
     fn values(&self) -> Vec<Wide> {
-        let (k, parts) = (self.bins.block.k, self.bins.parts);
-        let [low, high] = [0, 1].map(|part| {
-            let vector = |first: usize| match part < self.arrays() {
-                true => k.load_shared_words(parts[part], k.add(self.first_bin(), k.int(first as i32))),
-                false => [k.int(0); VECTOR],
-            };
-            (0..BINS_PER_THREAD).step_by(VECTOR).flat_map(vector).collect::<Vec<Int>>()
-        });
-        let value = |(low, high)| sum_of_parts(k, k.widen(low), k.widen(high));
-        low.into_iter().zip(high).map(value).collect()
+        let k = self.bins.block.k;
+        let parts = self.parts();
+        let value = |bin: usize| join_parts(k, &parts.iter().map(|part| part[bin]).collect::<Vec<Int>>());
+        (0..BINS_PER_THREAD).map(value).collect()
     }
 
     /// Finds the first position at which the running sum of the weights reaches `target`. Returns this position, the

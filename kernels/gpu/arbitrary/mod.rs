@@ -17,7 +17,7 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! records, state, list, few, division, weights ← slice_block, row_block, sample ← search, scan, draw
+//! records, state, list, positions, few, division, weights ← slice_block, row_block, sample ← search, scan, draw
 //!   ← decide, weigh, whole_row ← finish ← this file
 //! ```
 
@@ -27,6 +27,7 @@ mod draw;
 mod few;
 mod finish;
 mod list;
+mod positions;
 mod records;
 mod row_block;
 mod sample;

@@ -31,8 +31,8 @@ impl<'a, 'k> Bins<'a, 'k> {
     }
 
     /// Finds the first position for which the number of entries at or before it reaches `wanted`. The result can also
-    /// be a later position if no entry is between the two positions. Returns the position, and whether the number of
-    /// entries at or before it is larger than `wanted`.
+    /// be a later position if no entry is between the two positions. Returns the position, the number of entries that
+    /// are wanted at it (not before it), and whether it has more entries.
     ///
     /// No entry may have a position after `largest`. The result is at most `largest`. `distance` returns the position
     /// of an entry minus its first argument.
@@ -42,15 +42,15 @@ impl<'a, 'k> Bins<'a, 'k> {
         distance: impl Fn(Int, Entry) -> Int,
         largest: Int,
         wanted: Int,
-    ) -> (Int, Mask) {
+    ) -> (Int, Int, Mask) {
         let k = self.block.k;
         let search = Search::new(self, list, largest, distance, |_| k.int(1), Kind::Count);
-        let wanted = k.widen(wanted);
-        let [position, before, at] = search.find(wanted);
+        let [position, before, at] = search.find(k.widen(wanted));
         // The last position of a bin can be after `largest`.
         let position = k.low(position);
         let position = k.select(k.unsigned_lt(largest, position), largest, position);
-        (position, k.wlt(k.wide_difference(wanted, before), at))
+        let wanted_at = k.sub(wanted, k.low(before));
+        (position, wanted_at, k.lt(wanted_at, k.low(at)))
     }
 
     /// Starts a search by the weights of entries. Adds these weights to the bins of the first step. No entry may have a
@@ -158,8 +158,8 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
         // So the entry is counted after all entries of the divided bin, or in no bin. The running sum reaches the
         // target before it reaches this entry.
         let prepare = |entry| (k.shr_by((self.distance)(start, entry), by), (self.weight)(entry));
-        self.list.for_each(prepare, |exists, (bin, weight)| {
-            let is_in_bins = k.both(exists, k.unsigned_lt(bin, k.int(BINS as i32)));
+        self.list.for_each(prepare, |(bin, weight)| {
+            let is_in_bins = k.unsigned_lt(bin, k.int(BINS as i32));
             if self.kind == Kind::Count {
                 k.when(is_in_bins, || k.add_shared(bins.parts[0], bin, weight));
             } else {

@@ -13,6 +13,7 @@ use super::sample::{capacity, needs_top_k};
 use super::scan::{self, BIN_BITS};
 use super::search::Bins;
 use super::state::{State, BINS};
+use super::ties::Ties;
 use super::weights::{has_top_p, is_drawn, weight_at, Weights};
 use crate::dtype::Dtype;
 use crate::kernels::gpu::parameters::Parameters;
@@ -68,6 +69,8 @@ struct Row<'a, 'k> {
     bound: Int,
     /// The keys and the indices of the entries above the bound. Their number can exceed the capacity.
     list: List<'k>,
+    /// The search for the last entry of the list that top-k keeps.
+    ties_of_list: Ties<'a, 'k>,
     /// The number of entries at the bound in the chunk of this thread.
     ties_of_chunk: Int,
     /// The number of entries at the bound in the row.
@@ -142,6 +145,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
                     top_k: parameters.get(Column::K),
                     bound,
                     list,
+                    ties_of_list: Ties::new(&bins, spec.vocab),
                     ties_of_chunk,
                     ties: block.block.sum(ties_of_chunk),
                     state: &state,
@@ -212,13 +216,11 @@ impl Row<'_, '_> {
                 k.set(last[0], k.int(-1));
                 if self.spec.stable {
                     k.when(has_more, || {
-                        // An entry that is not a tie gets a position after all indices.
-                        let from = |first, entry: Entry| {
-                            let [key, index] = entry.words;
-                            k.select(k.eq(key, threshold), k.sub(index, first), k.int(-1))
-                        };
-                        let last = k.int(self.spec.vocab as i32 - 1);
-                        k.set(self.found.last_tie, self.bins.by_count(&self.list, from, last, missing).0);
+                        let largest = k.int(self.spec.vocab as i32 - 1);
+                        k.set(
+                            self.found.last_tie,
+                            self.ties_of_list.find(&self.list, threshold, missing, largest),
+                        );
                     });
                 }
             },

@@ -18,7 +18,7 @@
 //!
 //! ```text
 //! records, state, list, positions, few, division, weights ← slice_block, row_block, sample ← search, scan, draw
-//!   ← decide, weigh, whole_row ← finish ← this file
+//!   ← ties ← decide, weigh, whole_row ← finish ← this file
 //! ```
 
 mod decide;
@@ -35,6 +35,7 @@ mod scan;
 mod search;
 mod slice_block;
 mod state;
+mod ties;
 mod weigh;
 mod weights;
 mod whole_row;

@@ -19,7 +19,7 @@ const VECTOR: usize = 4;
 
 /// The bins of the searches, in shared memory.
 pub(super) struct Bins<'a, 'k> {
-    block: &'a RowBlock<'k>,
+    pub(super) block: &'a RowBlock<'k>,
     /// The low and the high parts of the sums.
     pub(super) parts: [Shared; 2],
 }

@@ -201,14 +201,15 @@ pub(super) struct Entry {
     kept: Option<usize>,
 }
 
-/// A function of the two words of an entry, and its values for the entries that the thread keeps in registers.
-pub(super) struct Kept<F> {
+/// A function of the two words of an entry with `N` results, and its results for the entries that the thread keeps in
+/// registers.
+pub(super) struct Kept<F, const N: usize> {
     of: F,
-    values: [Int; UNROLLED],
+    values: [[Int; N]; UNROLLED],
 }
 
-impl<F: Fn([Int; 2]) -> Int> Kept<F> {
-    pub(super) fn of(&self, entry: Entry) -> Int {
+impl<F: Fn([Int; 2]) -> [Int; N], const N: usize> Kept<F, N> {
+    pub(super) fn of(&self, entry: Entry) -> [Int; N] {
         entry.kept.map_or_else(|| (self.of)(entry.words), |number| self.values[number])
     }
 }
@@ -245,27 +246,39 @@ impl<'k> List<'k> {
         k.lt(k.int(self.capacity as i32), self.count)
     }
 
-    /// Computes a function of the entries that this thread keeps in registers.
-    pub(super) fn keep<F: Fn([Int; 2]) -> Int>(&self, of: F) -> Kept<F> {
-        let values = self.kept.map(&of);
+    /// Computes a function of the entries that this thread keeps in registers. `of` must not have side effects.
+    pub(super) fn keep<F: Fn([Int; 2]) -> [Int; N], const N: usize>(&self, of: F) -> Kept<F, N> {
+        let k = self.block.k;
+        let values = std::array::from_fn(|number| {
+            let values = [(); N].map(|()| k.variable(k.int(0)));
+            k.when(self.exists(self.block.thread, number), || {
+                let results = of(self.kept[number]);
+                values.iter().zip(results).for_each(|(&value, result)| k.set(value, result));
+            });
+            values.map(|value| k.get(value))
+        });
         Kept { of, values }
     }
 
-    /// Calls `prepare` with each entry. Then calls `consume` with a mask and the result of `prepare`. If the mask is
-    /// false, the place is not in the list, and `consume` must ignore the result. `prepare` must not have side effects.
-    pub(super) fn for_each<T>(&self, prepare: impl Fn(Entry) -> T, consume: impl Fn(Mask, T)) {
-        self.rounds(|round| {
-            let prepared: Vec<(Mask, T)> = round.map(|(exists, entry)| (exists, prepare(entry))).collect();
-            prepared.into_iter().for_each(|(exists, value)| consume(exists, value));
+    /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare`. `prepare` must not have side
+    /// effects. A thread executes `consume` only for the entries of the list.
+    pub(super) fn for_each<T>(&self, prepare: impl Fn(Entry) -> T, consume: impl Fn(T)) {
+        let k = self.block.k;
+        self.for_each_kept(|entry| consume(prepare(entry)));
+        self.for_further_rounds(|round| {
+            let prepared: Vec<(Mask, T)> =
+                round.into_iter().map(|(exists, entry)| (exists, prepare(entry))).collect();
+            prepared.into_iter().for_each(|(exists, value)| k.when(exists, || consume(value)));
         });
     }
 
     /// Calls `consume` with the entries that `selects` selects. In most rounds, a warp has no such entry.
     pub(super) fn for_few(&self, selects: impl Fn(Entry) -> Mask, consume: impl Fn(Entry)) {
         let k = self.block.k;
-        self.rounds(|round| {
-            let selected = |(exists, entry)| (k.both(exists, selects(entry)), entry);
-            let selected: Vec<(Mask, Entry)> = round.map(selected).collect();
+        self.for_each_kept(|entry| k.when(selects(entry), || consume(entry)));
+        self.for_further_rounds(|round| {
+            let selected: Vec<(Mask, Entry)> =
+                round.into_iter().map(|(exists, entry)| (k.both(exists, selects(entry)), entry)).collect();
             let any = selected.iter().map(|&(mask, _)| mask).reduce(|a, b| k.either(a, b));
             k.when(any.expect("a round has entries"), || {
                 selected.into_iter().for_each(|(mask, entry)| k.when(mask, || consume(entry)));
@@ -273,16 +286,19 @@ impl<'k> List<'k> {
         });
     }
 
-    /// Calls `body` with the entries of each round, and whether they are in the list. The first round has the entries
-    /// that the thread keeps in registers. Each further round loads several entries at once, so that the loads overlap.
-    fn rounds(&self, body: impl Fn(&mut dyn Iterator<Item = (Mask, Entry)>)) {
+    /// Calls `body` with the entries that the thread keeps in registers. Most lists are shorter than the registers
+    /// allow. So a warp skips the entries that do not exist.
+    fn for_each_kept(&self, body: impl Fn(Entry)) {
+        for (number, &words) in self.kept.iter().enumerate() {
+            let entry = Entry { words, kept: Some(number) };
+            self.block.k.when(self.exists(self.block.thread, number), || body(entry));
+        }
+    }
+
+    /// Calls `body` with the further entries, several in each round, so that their loads overlap. The mask of an entry
+    /// is false if its place is not in the list.
+    fn for_further_rounds(&self, body: impl FnOnce(Vec<(Mask, Entry)>)) {
         let k = self.block.k;
-        let exists = |first: Int, number: usize| k.lt(self.place(first, number), self.count);
-        let kept = |number: usize| {
-            let entry = Entry { words: self.kept[number], kept: Some(number) };
-            (exists(self.block.thread, number), entry)
-        };
-        body(&mut (0..UNROLLED).map(kept));
         let last = k.sub(self.count, k.int(1));
         let step = UNROLLED * k.threads();
         k.for_range(k.add(self.block.thread, k.int(step as i32)), self.count, step, |first| {
@@ -291,10 +307,13 @@ impl<'k> List<'k> {
                 let address = k.address(self.lists, k.element(self.row, self.capacity, place), ENTRY_BYTES);
                 Entry { words: k.load_pair(address), kept: None }
             };
-            let entries: Vec<(Mask, Entry)> =
-                (0..UNROLLED).map(|number| (exists(first, number), load(number))).collect();
-            body(&mut entries.into_iter());
+            body((0..UNROLLED).map(|number| (self.exists(first, number), load(number))).collect());
         });
+    }
+
+    /// Whether the list contains entry `number` of a round. `first` is the place of the first entry of the round.
+    fn exists(&self, first: Int, number: usize) -> Mask {
+        self.block.k.lt(self.place(first, number), self.count)
     }
 
     /// The place in the list of entry `number` of this thread in a round. `first` is the place of the first entry of
@@ -308,10 +327,7 @@ impl<'k> List<'k> {
     pub(super) fn sum(&self, value: impl Fn(Entry) -> Int) -> Wide {
         let k = self.block.k;
         let sum = k.wide_variable(k.wide(0));
-        self.for_each(value, |exists, value| {
-            let value = k.widen(k.select(exists, value, k.int(0)));
-            k.set_wide(sum, k.wadd(k.get_wide(sum), value));
-        });
+        self.for_each(value, |value| k.set_wide(sum, k.wadd(k.get_wide(sum), k.widen(value))));
         self.block.wide_sum(k.get_wide(sum))
     }
 }

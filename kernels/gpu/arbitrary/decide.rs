@@ -32,6 +32,7 @@ use crate::semantics::weights::MAX_WEIGHT;
 /// error of at most 1.5. The difference and the product each contribute 0.5 to this error, because their relative
 /// errors are at most 2⁻²⁴. The rounding to an integer also contributes 0.5. So the error of the sum is at most 4.5. A
 /// distance that is limited to 29.5 octaves can have a larger error, but the weight at this distance is 0 in any case.
+/// The distance of the entry from the bound is only known as a bin: see [`Rest::limits`].
 const ROUNDING: i32 = 16;
 
 /// The outcome of a row, in variables that the kernel sets step by step.

@@ -12,9 +12,10 @@ use crate::kernels::gpu::block::{load_records, maximum_of_slices, status_of_slic
 use crate::kernels::gpu::logits::{key_of, largest, SliceLogits};
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Address, Float, Int, Mask, Ptx, Shared, Variable};
+use crate::ptx::{Address, Float, Int, Mask, Ptx, Shared, Variable, WARP};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{order_key, MAX_FINITE_BITS};
+use crate::semantics::rules::row_status;
 use crate::semantics::weights::{OCTAVE_BITS, ZERO_Q};
 
 /// The binary logarithm of the number of units of the distance `q` per bin. An entry is in the bin whose number is its
@@ -78,12 +79,13 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     slice.for_each_tile(|logits| {
         k.set(had_nan, k.select(logits.had_nan(), k.int(1), k.get(had_nan)));
         let of_tile = logits.max();
-        k.when(k.greater(of_tile, k.from_bits(k.get(max))), || {
-            k.set(max, k.to_bits(of_tile));
-            for (number, &value) in logits.values.iter().enumerate().rev() {
-                let is_max = k.at_least(value, of_tile);
-                k.set(index, k.select(is_max, logits.index(number), k.get(index)));
-            }
+        k.when(k.warp_any(k.greater(of_tile, k.from_bits(k.get(max)))), || {
+            // All threads of the warp have the same maximum. So few tiles have a larger value.
+            let key = k.warp_max(order_key(k, k.to_bits(of_tile)));
+            let of_warp = k.from_bits(order_key(k, key));
+            k.set(max, k.to_bits(of_warp));
+            k.set(index, k.int(i32::MAX));
+            k.when(k.at_least(of_tile, of_warp), || k.set(index, logits.first_at_least(of_warp)));
         });
         k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins_of_bits));
         // Most rows without a list are plain draws, which are read again. The first tile does not wait for the flags.
@@ -93,24 +95,28 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     k.when(has_list, || list.reserve(&reserved));
     let value = k.from_bits(k.get(max));
     let key = key_of(k, value);
-    let max_key = block.max(key);
     // Cleaning changes these values, so the comparison of floats may have found another index.
-    let is_changed = k.either(k.eq(max_key, k.int(0)), k.eq(max_key, k.int(MAX_FINITE_BITS)));
-    k.set(index, k.select(k.eq(key, max_key), k.get(index), k.int(i32::MAX)));
+    let is_changed = k.either(k.eq(key, k.int(0)), k.eq(key, k.int(MAX_FINITE_BITS)));
     k.when(is_changed, || {
         k.set(index, k.int(i32::MAX));
         slice.for_each_tile(|logits| {
             for number in 0..logits.values.len() {
-                let is_max = k.eq(logits.key(number), max_key);
+                let is_max = k.eq(logits.key(number), key);
                 let first = k.min(k.get(index), logits.index(number));
                 k.set(index, k.select(is_max, first, k.get(index)));
             }
         });
     });
-    let first = block.min(k.get(index));
+    let first = k.warp_min(k.get(index));
+    let had_nan = k.warp_any(k.eq(k.get(had_nan), k.int(1)));
     let had_inf = k.at_least(value, k.float(f32::INFINITY));
-    let status = block.status(k.eq(k.get(had_nan), k.int(1)), had_inf);
-    slices.store_if(block.is_first(), slice.number, &[max_key, first, status, k.int(0)]);
+    let status = row_status(k, k.never(), had_nan, had_inf);
+    // Each thread of the first warp gets the words of one warp.
+    let words = block.exchange(0, &[key, first, status]);
+    k.when(k.lt(block.thread, k.int(WARP as i32)), || {
+        let [max_key, first, status] = combine(k, &[words]);
+        slices.store_if(block.is_first(), slice.number, &[max_key, first, status, k.int(0)]);
+    });
 
     // These numbers are stored for every row, because the next kernel loads them before it knows whether the row has a
     // list.

@@ -78,7 +78,8 @@ impl<'k> SliceBlock<'k> {
         let row = self.parameters.row_of_logits(self.spec);
         self.division.for_each_tile(k, self.chunk, |run| {
             let reuse = self.keeps.map_or(Reuse::Never, |keeps| Reuse::LaterIf(k.eq(k.get(keeps), k.int(1))));
-            body(SliceLogits::load_reused(k, self.spec, (self.logits, row), run, reuse));
+            let in_row = self.division.in_row(self.spec);
+            body(SliceLogits::load_reused(k, self.spec, (self.logits, row), run, (in_row, reuse)));
         });
     }
 }

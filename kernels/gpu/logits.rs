@@ -60,14 +60,15 @@ impl<'k> SliceLogits<'k> {
 
     /// Loads a run of logits of row `row` of the array at `logits`.
     pub(super) fn load_run(k: &'k Ptx, spec: &Spec, logits: Wide, row: Int, run: Run) -> SliceLogits<'k> {
-        SliceLogits::load_reused(k, spec, (logits, row), run, (InRow::Unknown, Reuse::Never))
+        let row = row_address(k, spec, logits, row);
+        SliceLogits::load_reused(k, spec, row, run, (InRow::Unknown, Reuse::Never))
     }
 
-    /// Like [`SliceLogits::load_run`], for logits that a later kernel may load again. All threads of a warp call this.
+    /// Loads a run of logits of the row at `row`. A later kernel may load them again. All threads of a warp call this.
     pub(super) fn load_reused(
         k: &'k Ptx,
         spec: &Spec,
-        (logits, row): (Wide, Int),
+        row: Wide,
         run: Run,
         (in_row, reuse): (InRow, Reuse),
     ) -> SliceLogits<'k> {
@@ -75,7 +76,7 @@ impl<'k> SliceLogits<'k> {
         let distances: Vec<usize> =
             (0..count).flat_map(|number| (0..vector).map(move |element| number * stride + element)).collect();
         let mut loaded = SliceLogits { k, values: Vec::new(), first, distances, vocab: spec.vocab };
-        let address = k.far_address(logits, k.far_element(row, spec.vocab, first), spec.dtype.size());
+        let address = k.address(row, first, spec.dtype.size());
         // The vectors of a row do not cross its end.
         let is_vector_in_row = |number: usize| loaded.is_distance_in_row(number * stride);
         let offset = |number: usize| number * stride * spec.dtype.size();
@@ -164,6 +165,11 @@ impl<'k> SliceLogits<'k> {
     fn is_distance_in_row(&self, distance: usize) -> Mask {
         self.k.lt(self.first, self.k.int(self.vocab as i32 - distance as i32))
     }
+}
+
+/// The address of row `row` of the array at `logits`.
+pub(super) fn row_address(k: &Ptx, spec: &Spec, logits: Wide, row: Int) -> Wide {
+    k.base(k.address(logits, row, spec.vocab * spec.dtype.size()))
 }
 
 /// The largest of some values; NaN if all are NaN. It is computed from the largest values of pairs, then from those of

@@ -125,8 +125,14 @@ impl<'k> SliceLogits<'k> {
 
     /// The largest value of the thread. NaN counts as −inf.
     pub(super) fn max(&self) -> Float {
+        let k = self.k;
         // `max` of NaN and NaN is NaN.
-        self.k.fmax(largest(self.k, &self.values), self.k.float(f32::NEG_INFINITY))
+        k.fmax(reduced(&self.values, |a, b| k.fmax(a, b)), k.float(f32::NEG_INFINITY))
+    }
+
+    /// The largest value of the thread; NaN if a value is NaN.
+    pub(super) fn max_or_nan(&self) -> Float {
+        max_or_nan(self.k, &self.values)
     }
 
     /// Whether a value of the thread is NaN.
@@ -172,14 +178,19 @@ pub(super) fn row_address(k: &Ptx, spec: &Spec, logits: Wide, row: Int) -> Wide 
     k.base(k.address(logits, row, spec.vocab * spec.dtype.size()))
 }
 
-/// The largest of some values; NaN if all are NaN. It is computed from the largest values of pairs, then from those of
-/// fours, and so on. So the assembler reuses these results.
-pub(super) fn largest(k: &Ptx, values: &[Float]) -> Float {
+/// The largest of some values; NaN if one of them is NaN.
+pub(super) fn max_or_nan(k: &Ptx, values: &[Float]) -> Float {
+    reduced(values, |a, b| k.fmax_or_nan(a, b))
+}
+
+/// Combines pairs of values, then pairs of the results, and so on. So the assembler reuses the results of a part of the
+/// values.
+fn reduced(values: &[Float], combine: impl Fn(Float, Float) -> Float) -> Float {
     let mut level = values.to_vec();
     while level.len() > 1 {
         level = level
             .chunks(2)
-            .map(|pair| pair.iter().copied().reduce(|a, b| k.fmax(a, b)).expect("a pair"))
+            .map(|pair| pair.iter().copied().reduce(&combine).expect("a pair has a value"))
             .collect();
     }
     level[0]

@@ -4,8 +4,8 @@ use crate::dtype::Dtype;
 use crate::ptx::{Int, Ptx};
 use crate::semantics::arith::Arith;
 
-/// The positions of the keys of a row: their distances from the largest key. The values of a 16-bit type have only a
-/// few of the keys. These keys are consecutive here, so a search needs fewer steps to separate them.
+/// The positions of the keys of a row: their distances from the largest key. All keys of the values of a 16-bit type
+/// have the same low bits. The positions do not contain these bits, so a search needs fewer steps to separate them.
 pub(super) struct Positions<'k> {
     k: &'k Ptx,
     /// The number of low bits that are equal in all values of the type: 0 in positive values and 1 in negative ones.

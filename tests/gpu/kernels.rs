@@ -295,7 +295,8 @@ fn bins_with_many_entries() {
     }
 }
 
-/// The number of logits of the rows with ties. The bound of their lists is below the ties, so the lists contain the ties.
+/// The number of logits of the rows with ties. The bound of their lists is below the ties, so the lists contain the
+/// ties.
 const TIED: usize = 20_001;
 
 /// Returns rows in which many logits are equal to the k-th one. Top-k keeps all but some of the last ones.

@@ -39,8 +39,8 @@ impl<'k> Positions<'k> {
 
 /// The key divided by `2^unused`, rounded up.
 ///
-/// Keys of positive values have `unused` low bits that are 0, and those of negative values have low bits that are 1. +inf
-/// becomes the largest finite f32, whose low bits are 1 too. So each value has its own rank.
+/// Keys of positive values have `unused` low bits that are 0, and those of negative values have low bits that are 1.
+/// +inf becomes the largest finite f32, whose low bits are 1 too. So each value has its own rank.
 fn rank<A: Arith>(a: A, unused: u32, key: A::Int) -> A::Int {
     if unused == 0 {
         return key;

@@ -149,8 +149,8 @@ struct Bound {
 /// The number of values of a thread that [`collect`] compares with the bound together.
 const GROUP: usize = 4;
 
-/// Compares the logits of a tile with the bound. `max` is the largest of these logits, or NaN. The indices of `bins` are the
-/// bits of floats that are at least [`ROUNDING`].
+/// Compares the logits of a tile with the bound. `max` is the largest of these logits; NaN if one of them is NaN. The
+/// indices of `bins` are the bits of floats that are at least [`ROUNDING`].
 fn collect<L, S, E>(
     k: &Ptx,
     (logits, max): (&SliceLogits<'_>, Float),

@@ -108,18 +108,8 @@ impl<'k> SliceLogits<'k> {
             }
             InRow::Unknown => load_in_row(),
         }
-        loaded.values = words
-            .into_iter()
-            .flatten()
-            .flat_map(|word| match spec.dtype {
-                Dtype::F32 => vec![k.from_bits(k.get(word))],
-                Dtype::Bf16 | Dtype::F16 => {
-                    let word = k.get(word);
-                    let halves = [k.and(word, k.int(0xffff)), k.shr_by(word, k.int(16))];
-                    halves.map(|half| widen(k, spec.dtype, half)).to_vec()
-                }
-            })
-            .collect();
+        loaded.values =
+            words.into_iter().flatten().flat_map(|word| values_of(k, spec.dtype, k.get(word))).collect();
         loaded
     }
 
@@ -220,8 +210,20 @@ fn negative_infinity(dtype: Dtype) -> i32 {
     }
 }
 
-/// Converts a number of a 16-bit type, given as its bits, to f32. The conversion is exact. It may change the bits of a
-/// NaN, which cleaning replaces anyway.
+/// The values in a loaded word: one f32, or two numbers of a 16-bit type.
+fn values_of(k: &Ptx, dtype: Dtype, word: Int) -> Vec<Float> {
+    match dtype {
+        Dtype::F32 => vec![k.from_bits(word)],
+        // The high half is already where it is in an f32.
+        Dtype::Bf16 => vec![widen(k, dtype, word), k.from_bits(k.and(word, k.int(!0xffff)))],
+        Dtype::F16 => {
+            [k.and(word, k.int(0xffff)), k.shr_by(word, k.int(16))].map(|half| widen(k, dtype, half)).to_vec()
+        }
+    }
+}
+
+/// Converts a number of a 16-bit type to f32. `half` contains its bits. For bf16, the other bits of `half` are ignored.
+/// The conversion is exact. It may change the bits of a NaN, which cleaning replaces anyway.
 fn widen(k: &Ptx, dtype: Dtype, half: Int) -> Float {
     match dtype {
         Dtype::F32 => unreachable!("an f32 has 32 bits"),

@@ -3,7 +3,7 @@
 use super::layout::Layout;
 use crate::dtype::Dtype;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Float, Int, Mask, Ptx, Reuse, Variable, Wide};
+use crate::ptx::{Float, Int, Mask, Ptx, Reuse, Wide};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, order_key, widen_bf16, NEG_INF_BITS};
 
@@ -32,17 +32,6 @@ pub(super) struct Run {
     pub(super) stride: usize,
 }
 
-/// Whether all logits of a run are in the row, as far as it is known when the kernel is written. This affects only
-/// speed.
-#[derive(Clone, Copy)]
-pub(super) enum InRow {
-    Always,
-    /// The threads of a warp test it together.
-    Usually,
-    /// Each load has a mask.
-    Unknown,
-}
-
 impl<'k> SliceLogits<'k> {
     /// Loads slice `slice` of row `row` of the array at `logits`.
     pub(super) fn load(
@@ -60,69 +49,50 @@ impl<'k> SliceLogits<'k> {
 
     /// Loads a run of logits of row `row` of the array at `logits`.
     pub(super) fn load_run(k: &'k Ptx, spec: &Spec, logits: Wide, row: Int, run: Run) -> SliceLogits<'k> {
-        let row = row_address(k, spec, logits, row);
-        SliceLogits::load_reused(k, spec, row, run, (InRow::Unknown, Reuse::Never))
+        SliceLogits::load_reused(k, spec, (logits, row), run, Reuse::Never)
     }
 
-    /// Loads a run of logits of the row at `row`. A later kernel may load them again. All threads of a warp call this.
+    /// Like [`SliceLogits::load_run`], for logits that a later kernel may load again.
     pub(super) fn load_reused(
         k: &'k Ptx,
         spec: &Spec,
-        row: Wide,
+        (logits, row): (Wide, Int),
         run: Run,
-        (in_row, reuse): (InRow, Reuse),
+        reuse: Reuse,
     ) -> SliceLogits<'k> {
+        let bytes = spec.dtype.size();
         let Run { first, vector, count, stride } = run;
-        let distances: Vec<usize> =
-            (0..count).flat_map(|number| (0..vector).map(move |element| number * stride + element)).collect();
-        let mut loaded = SliceLogits { k, values: Vec::new(), first, distances, vocab: spec.vocab };
-        let address = k.address(row, first, spec.dtype.size());
-        // The vectors of a row do not cross its end.
-        let is_vector_in_row = |number: usize| loaded.is_distance_in_row(number * stride);
-        let offset = |number: usize| number * stride * spec.dtype.size();
-        if vector * spec.dtype.size() == 2 {
-            let otherwise = k.int(negative_infinity(spec.dtype) & 0xffff);
-            let half =
-                |number| k.load_half_if(is_vector_in_row(number), reuse, address, offset(number), otherwise);
-            loaded.values = (0..count).map(|number| widen(k, spec.dtype, half(number))).collect();
-            return loaded;
+        let address = k.far_address(logits, k.far_element(row, spec.vocab, first), bytes);
+        let (values, distances) = (Vec::new(), Vec::new());
+        let mut loaded = SliceLogits { k, values, first, distances, vocab: spec.vocab };
+        for number in 0..count {
+            let in_row = loaded.is_distance_in_row(number * stride);
+            loaded.distances.extend((0..vector).map(|element| number * stride + element));
+            let offset = number * stride * bytes;
+            loaded.values.extend(match spec.dtype {
+                Dtype::F32 => k
+                    .load_reused_words_if(in_row, reuse, address, offset, vector, k.int(NEG_INF_BITS))
+                    .into_iter()
+                    .map(|bits| k.from_bits(bits))
+                    .collect(),
+                Dtype::Bf16 => {
+                    let halves = halves(k, (in_row, reuse), address, offset, vector, 0xff80);
+                    halves.into_iter().map(|bits| k.from_bits(widen_bf16(k, bits))).collect::<Vec<_>>()
+                }
+                // The conversion is exact. It may change the bits of a NaN, which cleaning replaces anyway.
+                Dtype::F16 => {
+                    let halves = halves(k, (in_row, reuse), address, offset, vector, 0xfc00);
+                    halves.into_iter().map(|bits| k.widen_half(bits)).collect()
+                }
+            });
         }
-        let words: Vec<Vec<Variable>> = (0..count)
-            .map(|_| (0..vector * spec.dtype.size() / 4).map(|_| k.new_variable()).collect())
-            .collect();
-        let load = |number: usize, mask: Option<Mask>| {
-            k.load_variables(&words[number], mask, reuse, address, offset(number));
-        };
-        let load_all = || (0..count).for_each(|number| load(number, None));
-        let load_in_row = || {
-            for (number, words) in words.iter().enumerate() {
-                words.iter().for_each(|&word| k.set(word, k.int(negative_infinity(spec.dtype))));
-                load(number, Some(is_vector_in_row(number)));
-            }
-        };
-        match in_row {
-            InRow::Always => load_all(),
-            InRow::Usually => {
-                let is_cut = k.warp_any(k.not(is_vector_in_row(count - 1)));
-                k.when_else(is_cut, load_in_row, load_all);
-            }
-            InRow::Unknown => load_in_row(),
-        }
-        loaded.values =
-            words.into_iter().flatten().flat_map(|word| values_of(k, spec.dtype, k.get(word))).collect();
         loaded
     }
 
     /// The largest value of the thread. NaN counts as −inf.
     pub(super) fn max(&self) -> Float {
-        let k = self.k;
         // `max` of NaN and NaN is NaN.
-        k.fmax(reduced(&self.values, |a, b| k.fmax(a, b)), k.float(f32::NEG_INFINITY))
-    }
-
-    /// The largest value of the thread; NaN if a value is NaN.
-    pub(super) fn max_or_nan(&self) -> Float {
-        max_or_nan(self.k, &self.values)
+        self.k.fmax(largest(self.k, &self.values), self.k.float(f32::NEG_INFINITY))
     }
 
     /// Whether a value of the thread is NaN.
@@ -163,24 +133,14 @@ impl<'k> SliceLogits<'k> {
     }
 }
 
-/// The address of row `row` of the array at `logits`.
-pub(super) fn row_address(k: &Ptx, spec: &Spec, logits: Wide, row: Int) -> Wide {
-    k.base(k.address(logits, row, spec.vocab * spec.dtype.size()))
-}
-
-/// The largest of some values; NaN if one of them is NaN.
-pub(super) fn max_or_nan(k: &Ptx, values: &[Float]) -> Float {
-    reduced(values, |a, b| k.fmax_or_nan(a, b))
-}
-
-/// Combines pairs of values, then pairs of the results, and so on. So the assembler reuses the results of a part of the
-/// values.
-fn reduced(values: &[Float], combine: impl Fn(Float, Float) -> Float) -> Float {
+/// The largest of some values; NaN if all are NaN. It is computed from the largest values of pairs, then from those of
+/// fours, and so on. So the assembler reuses these results.
+pub(super) fn largest(k: &Ptx, values: &[Float]) -> Float {
     let mut level = values.to_vec();
     while level.len() > 1 {
         level = level
             .chunks(2)
-            .map(|pair| pair.iter().copied().reduce(&combine).expect("a pair has a value"))
+            .map(|pair| pair.iter().copied().reduce(|a, b| k.fmax(a, b)).expect("a pair"))
             .collect();
     }
     level[0]
@@ -201,33 +161,20 @@ pub(super) fn raw_bound(k: &Ptx, bound: Int) -> Float {
     k.from_bits(order_key(k, k.select(near_zero, k.int(ABOVE_NEGATIVE), bound)))
 }
 
-/// A word that contains −inf: once as f32, or twice as a 16-bit type.
-fn negative_infinity(dtype: Dtype) -> i32 {
-    match dtype {
-        Dtype::F32 => NEG_INF_BITS,
-        Dtype::Bf16 => 0xff80_ff80_u32 as i32,
-        Dtype::F16 => 0xfc00_fc00_u32 as i32,
+/// Loads `count` 16-bit elements.
+fn halves(
+    k: &Ptx,
+    (mask, reuse): (Mask, Reuse),
+    address: crate::ptx::Address,
+    offset: usize,
+    count: usize,
+    otherwise: u32,
+) -> Vec<Int> {
+    if count == 1 {
+        return vec![k.load_half_if(mask, reuse, address, offset, k.int(otherwise as i32))];
     }
-}
-
-/// The values in a loaded word: one f32, or two numbers of a 16-bit type.
-fn values_of(k: &Ptx, dtype: Dtype, word: Int) -> Vec<Float> {
-    match dtype {
-        Dtype::F32 => vec![k.from_bits(word)],
-        // The high half is already where it is in an f32.
-        Dtype::Bf16 => vec![widen(k, dtype, word), k.from_bits(k.and(word, k.int(!0xffff)))],
-        Dtype::F16 => {
-            [k.and(word, k.int(0xffff)), k.shr_by(word, k.int(16))].map(|half| widen(k, dtype, half)).to_vec()
-        }
-    }
-}
-
-/// Converts a number of a 16-bit type to f32. `half` contains its bits. For bf16, the other bits of `half` are ignored.
-/// The conversion is exact. It may change the bits of a NaN, which cleaning replaces anyway.
-fn widen(k: &Ptx, dtype: Dtype, half: Int) -> Float {
-    match dtype {
-        Dtype::F32 => unreachable!("an f32 has 32 bits"),
-        Dtype::Bf16 => k.from_bits(widen_bf16(k, half)),
-        Dtype::F16 => k.widen_half(half),
-    }
+    let both = k.int((otherwise << 16 | otherwise) as i32);
+    let words = k.load_reused_words_if(mask, reuse, address, offset, count / 2, both);
+    let split = |word| [k.and(word, k.int(0xffff)), k.shr_by(word, k.int(16))];
+    words.into_iter().flat_map(split).collect()
 }

@@ -7,14 +7,9 @@ use crate::semantics::arith::Arith;
 impl Ptx {
     /// Returns a new variable with a value.
     pub fn variable(&self, value: Int) -> Variable {
-        let variable = self.new_variable();
+        let variable = Variable(self.new_register(Class::Word));
         self.set(variable, value);
         variable
-    }
-
-    /// Returns a new variable. It has no value before it is assigned.
-    pub fn new_variable(&self) -> Variable {
-        Variable(self.new_register(Class::Word))
     }
 
     /// Assigns a value to a variable.

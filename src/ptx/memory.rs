@@ -89,39 +89,29 @@ impl Ptx {
         count: usize,
         otherwise: Int,
     ) -> Vec<Int> {
-        let words: Vec<Int> = (0..count).map(|_| self.int_op("mov.b32", &[&otherwise])).collect();
-        self.load_into(&words, Some(mask), Reuse::Never, address, offset);
-        words
+        self.load_reused_words_if(mask, Reuse::Never, address, offset, count, otherwise)
     }
 
-    /// Assigns one, two or four consecutive words to variables, like [`Ptx::load_words_if`]. Where the mask is false,
-    /// the variables keep their values. Without a mask, all threads load the words.
-    pub fn load_variables(
+    /// Like [`Ptx::load_words_if`], for words that may be loaded again.
+    pub fn load_reused_words_if(
         &self,
-        variables: &[Variable],
-        mask: Option<Mask>,
+        mask: Mask,
         reuse: Reuse,
         address: Address,
         offset: usize,
-    ) {
-        self.load_into(variables, mask, reuse, address, offset);
-    }
-
-    fn load_into<T: Display>(
-        &self,
-        words: &[T],
-        mask: Option<Mask>,
-        reuse: Reuse,
-        Address(base): Address,
-        offset: usize,
-    ) {
-        let (vector, names) = vector_of(words);
-        for (guard, load) in self.loads_for(mask, reuse) {
-            self.line(format_args!("{guard}{load}{vector}.b32 {names}, [{base}+{offset}]"));
+        count: usize,
+        otherwise: Int,
+    ) -> Vec<Int> {
+        let words: Vec<Int> = (0..count).map(|_| self.int_op("mov.b32", &[&otherwise])).collect();
+        let (vector, names) = vector_of(&words);
+        let base = address.0;
+        for (mask, load) in self.loads_for(mask, reuse) {
+            self.line(format_args!("@{mask} {load}{vector}.b32 {names}, [{base}+{offset}]"));
         }
+        words
     }
 
-    /// Loads 16 bits and extends them with zeros, like [`Ptx::load_words_if`].
+    /// Loads 16 bits and extends them with zeros, like [`Ptx::load_reused_words_if`].
     pub fn load_half_if(
         &self,
         mask: Mask,
@@ -133,29 +123,25 @@ impl Ptx {
         let half = self.new_register(Class::Half);
         self.line(format_args!("cvt.u16.u32 %h{half}, {otherwise}"));
         let base = address.0;
-        for (guard, load) in self.loads_for(Some(mask), reuse) {
-            self.line(format_args!("{guard}{load}.b16 %h{half}, [{base}+{offset}]"));
+        for (mask, load) in self.loads_for(mask, reuse) {
+            self.line(format_args!("@{mask} {load}.b16 %h{half}, [{base}+{offset}]"));
         }
         let result = self.int_register();
         self.line(format_args!("cvt.u32.u16 {result}, %h{half}"));
         result
     }
 
-    /// The instructions that load words where the mask is true, each with its guard: the prefix that lets only some
-    /// threads execute it.
-    fn loads_for(&self, mask: Option<Mask>, reuse: Reuse) -> Vec<(String, &'static str)> {
+    /// The instructions that load words where the mask is true, and the masks of the threads that execute them.
+    fn loads_for(&self, mask: Mask, reuse: Reuse) -> Vec<(Mask, &'static str)> {
         // The modifier concerns the L1 cache. An H100 also evicts such words from the L2 cache before other words.
         const NEVER: &str = "ld.global.nc.L1::no_allocate";
         const LATER: &str = "ld.global.nc";
-        let guard = |mask: Mask| format!("@{mask} ");
-        let loads = match reuse {
+        match reuse {
             Reuse::Never => vec![(mask, NEVER)],
             Reuse::LaterIf(later) => {
-                let both = |other| Some(mask.map_or(other, |mask| self.both(mask, other)));
-                vec![(both(later), LATER), (both(self.not(later)), NEVER)]
+                vec![(self.both(mask, later), LATER), (self.both(mask, self.not(later)), NEVER)]
             }
-        };
-        loads.into_iter().map(|(mask, load)| (mask.map(guard).unwrap_or_default(), load)).collect()
+        }
     }
 
     /// Converts a binary16 number, given as 16 bits, to binary32. The conversion is exact, also for subnormals.
@@ -309,8 +295,8 @@ impl Ptx {
 }
 
 /// The qualifier of an instruction that loads or stores these words, and its operand.
-fn vector_of<T: Display>(words: &[T]) -> (&'static str, String) {
-    let names: Vec<String> = words.iter().map(T::to_string).collect();
+fn vector_of(words: &[Int]) -> (&'static str, String) {
+    let names: Vec<String> = words.iter().map(Int::to_string).collect();
     let names = names.join(", ");
     match words.len() {
         1 => ("", names),

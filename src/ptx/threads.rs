@@ -143,11 +143,6 @@ impl Ptx {
         self.float_op("max.f32", &[&a, &b])
     }
 
-    /// The larger of two floats; NaN if either is NaN.
-    pub fn fmax_or_nan(&self, a: Float, b: Float) -> Float {
-        self.float_op("max.NaN.f32", &[&a, &b])
-    }
-
     /// The smaller of two integers.
     pub fn min(&self, a: Int, b: Int) -> Int {
         self.int_op("min.s32", &[&a, &b])
@@ -183,16 +178,6 @@ impl Ptx {
         self.mask_op("setp.ge.f32", &[&a, &b])
     }
 
-    /// Whether `a` is at least `b`, or either is NaN.
-    pub fn at_least_or_nan(&self, a: Float, b: Float) -> Mask {
-        self.mask_op("setp.geu.f32", &[&a, &b])
-    }
-
-    /// Whether `a` is at least `b`, or either is NaN, or `before` is true.
-    pub fn at_least_or_nan_or(&self, a: Float, b: Float, before: Mask) -> Mask {
-        self.mask_op("setp.geu.or.f32", &[&a, &b, &before])
-    }
-
     /// Whether `a` is at least `b`, or `before` is true. The comparison is false if either float is NaN.
     pub fn at_least_or(&self, a: Float, b: Float, before: Mask) -> Mask {
         self.mask_op("setp.ge.or.f32", &[&a, &b, &before])
@@ -201,11 +186,6 @@ impl Ptx {
     /// Whether `a` is greater than `b`; false if either is NaN.
     pub fn greater(&self, a: Float, b: Float) -> Mask {
         self.mask_op("setp.gt.f32", &[&a, &b])
-    }
-
-    /// Whether `a` is greater than `b`, or either is NaN.
-    pub fn greater_or_nan(&self, a: Float, b: Float) -> Mask {
-        self.mask_op("setp.gtu.f32", &[&a, &b])
     }
 
     /// Whether either float is NaN, or `before` is true.

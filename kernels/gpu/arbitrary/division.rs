@@ -1,7 +1,7 @@
 //! How the rows of a batch are divided among the blocks of the kernels that read the logits.
 
 use crate::kernels::gpu::layout::vector_len;
-use crate::kernels::gpu::logits::{InRow, Run};
+use crate::kernels::gpu::logits::Run;
 use crate::kernels::spec::Spec;
 use crate::kernels::target::Gpu;
 use crate::ptx::{Int, Ptx, WARP};
@@ -78,17 +78,6 @@ impl Division {
     /// The number of chunks of a row, including those beyond its end.
     pub(super) fn chunks(&self) -> usize {
         self.slices * CHUNKS
-    }
-
-    /// Whether all logits of a tile are in the row.
-    pub(super) fn in_row(&self, spec: &Spec) -> InRow {
-        if self.chunks() * self.chunk_len() == spec.vocab {
-            InRow::Always
-        } else if self.tiles > 1 {
-            InRow::Usually
-        } else {
-            InRow::Unknown
-        }
     }
 
     /// Returns an empty kernel for one block per slice.

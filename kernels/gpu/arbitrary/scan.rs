@@ -9,7 +9,7 @@ use super::sample::capacity;
 use super::slice_block::{Pass, SliceBlock};
 use super::state::{State, BINS};
 use crate::kernels::gpu::block::{load_records, maximum_of_slices, status_of_slices};
-use crate::kernels::gpu::logits::{key_of, max_or_nan, SliceLogits};
+use crate::kernels::gpu::logits::{key_of, largest, SliceLogits};
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Address, Float, Int, Mask, Ptx, Shared, Variable, WARP};
@@ -77,17 +77,15 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     });
 
     slice.for_each_tile(|logits| {
-        let of_tile = logits.max_or_nan();
-        k.when(k.warp_any(k.greater_or_nan(of_tile, k.from_bits(k.get(max)))), || {
-            k.set(had_nan, k.select(k.at_least(of_tile, of_tile), k.get(had_nan), k.int(1)));
-            let of_tile = logits.max();
-            let of_warp = k.from_bits(order_key(k, k.warp_max(order_key(k, k.to_bits(of_tile)))));
+        k.set(had_nan, k.select(logits.had_nan(), k.int(1), k.get(had_nan)));
+        let of_tile = logits.max();
+        k.when(k.warp_any(k.greater(of_tile, k.from_bits(k.get(max)))), || {
             // All threads of the warp have the same maximum. So few tiles have a larger value.
-            k.when(k.greater(of_warp, k.from_bits(k.get(max))), || {
-                k.set(max, k.to_bits(of_warp));
-                k.set(index, k.int(i32::MAX));
-                k.when(k.at_least(of_tile, of_warp), || k.set(index, logits.first_at_least(of_warp)));
-            });
+            let key = k.warp_max(order_key(k, k.to_bits(of_tile)));
+            let of_warp = k.from_bits(order_key(k, key));
+            k.set(max, k.to_bits(of_warp));
+            k.set(index, k.int(i32::MAX));
+            k.when(k.at_least(of_tile, of_warp), || k.set(index, logits.first_at_least(of_warp)));
         });
         k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins_of_bits));
         // Most rows without a list are plain draws, which are read again. The first tile does not wait for the flags.
@@ -149,8 +147,8 @@ struct Bound {
 /// The number of values of a thread that [`collect`] compares with the bound together.
 const GROUP: usize = 4;
 
-/// Compares the logits of a tile with the bound. `max` is the largest of these logits; NaN if one of them is NaN. The
-/// indices of `bins` are the bits of floats that are at least [`ROUNDING`].
+/// Compares the logits of a tile with the bound. `max` is the largest of these logits. The indices of `bins` are the
+/// bits of floats that are at least [`ROUNDING`].
 fn collect<L, S, E>(
     k: &Ptx,
     (logits, max): (&SliceLogits<'_>, Float),
@@ -167,12 +165,12 @@ fn collect<L, S, E>(
     let reaches = |value: Float| k.at_least_or(value, bound.at_least, bound.all_reach);
     let is_above = |value: Float| k.at_least(value, bound.above);
     let words = |number: usize| [k.to_bits(values[number]), logits.index(number)];
-    k.when(k.warp_any(k.at_least_or_nan_or(max, bound.at_least, bound.all_reach)), || {
+    k.when(k.warp_any(reaches(max)), || {
         // Most tiles have few logits at the bound. The list collects them too, and drops them later. So this code
         // compares each logit once. It has no branch in which some threads of a warp wait for others.
         let before = list.state();
         for (group, values) in values.chunks(GROUP).enumerate() {
-            k.when(k.warp_any(k.at_least_or_nan(max_or_nan(k, values), bound.at_least)), || {
+            k.when(k.warp_any(k.at_least(largest(k, values), bound.at_least)), || {
                 for (place, &value) in values.iter().enumerate() {
                     list.add_if(k.at_least(value, bound.at_least), words(GROUP * group + place));
                 }
@@ -185,7 +183,7 @@ fn collect<L, S, E>(
                 let is_at_bound = k.both(reaches(value), k.not(is_above(value)));
                 k.add_if(k.both(is_at_bound, logits.is_in_row(number)), at_bound, k.int(1));
             }
-            k.when(k.at_least_or_nan(max, bound.above), || {
+            k.when(is_above(max), || {
                 for (number, &value) in values.iter().enumerate() {
                     k.when(is_above(value), || list.add(words(number)));
                 }

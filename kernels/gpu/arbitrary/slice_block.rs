@@ -2,7 +2,7 @@
 
 use super::division::Division;
 use crate::kernels::gpu::block::Block;
-use crate::kernels::gpu::logits::{row_address, SliceLogits};
+use crate::kernels::gpu::logits::SliceLogits;
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Mask, Ptx, Reuse, Variable, Wide};
@@ -75,12 +75,10 @@ impl<'k> SliceBlock<'k> {
     /// Calls `body` with the logits of each tile of this warp's chunk, in a loop.
     pub(super) fn for_each_tile(&self, body: impl FnOnce(SliceLogits<'k>)) {
         let k = self.block.k;
-        // The address of the row is computed before the loop.
-        let row = row_address(k, self.spec, self.logits, self.parameters.row_of_logits(self.spec));
+        let row = self.parameters.row_of_logits(self.spec);
         self.division.for_each_tile(k, self.chunk, |run| {
             let reuse = self.keeps.map_or(Reuse::Never, |keeps| Reuse::LaterIf(k.eq(k.get(keeps), k.int(1))));
-            let in_row = self.division.in_row(self.spec);
-            body(SliceLogits::load_reused(k, self.spec, row, run, (in_row, reuse)));
+            body(SliceLogits::load_reused(k, self.spec, (self.logits, row), run, reuse));
         });
     }
 }

@@ -91,16 +91,8 @@ impl<'k> SliceLogits<'k> {
 
     /// The largest value of the thread. NaN counts as −inf.
     pub(super) fn max(&self) -> Float {
-        let k = self.k;
-        let mut level = self.values.clone();
-        while level.len() > 1 {
-            level = level
-                .chunks(2)
-                .map(|pair| pair.iter().copied().reduce(|a, b| k.fmax(a, b)).unwrap())
-                .collect();
-        }
         // `max` of NaN and NaN is NaN.
-        k.fmax(level[0], k.float(f32::NEG_INFINITY))
+        self.k.fmax(largest(self.k, &self.values), self.k.float(f32::NEG_INFINITY))
     }
 
     /// Whether a value of the thread is NaN.
@@ -139,6 +131,19 @@ impl<'k> SliceLogits<'k> {
     fn is_distance_in_row(&self, distance: usize) -> Mask {
         self.k.lt(self.first, self.k.int(self.vocab as i32 - distance as i32))
     }
+}
+
+/// The largest of some values; NaN if all are NaN. It is computed from the largest values of pairs, then from those of
+/// fours, and so on. So the assembler reuses these results.
+pub(super) fn largest(k: &Ptx, values: &[Float]) -> Float {
+    let mut level = values.to_vec();
+    while level.len() > 1 {
+        level = level
+            .chunks(2)
+            .map(|pair| pair.iter().copied().reduce(|a, b| k.fmax(a, b)).expect("a pair"))
+            .collect();
+    }
+    level[0]
 }
 
 /// The order key of a value that has not been cleaned.

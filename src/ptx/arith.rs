@@ -13,6 +13,7 @@ impl Arith for &Ptx {
     type Int = Int;
     type Float = Float;
     type Mask = Mask;
+    const WEIGHS_BY_SHIFTS: bool = false;
 
     ops! {
         add(a: Int, b: Int) -> Int = int_op "add.s32";

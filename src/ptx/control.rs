@@ -17,6 +17,11 @@ impl Ptx {
         self.line(format_args!("mov.b32 {variable}, {value}"));
     }
 
+    /// Adds `value` to a variable where the mask is true. This is one instruction.
+    pub fn add_if(&self, mask: Mask, variable: Variable, value: Int) {
+        self.line(format_args!("@{mask} add.s32 {variable}, {variable}, {value}"));
+    }
+
     /// Returns the value that a variable has now.
     pub fn get(&self, variable: Variable) -> Int {
         self.int_op("mov.b32", &[&variable])

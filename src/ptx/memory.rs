@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::operands::Class;
-use super::{Float, Int, Mask, Ptx, Wide};
+use super::{Float, Int, Mask, Ptx, Variable, Wide};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// An address in global memory.
@@ -168,8 +168,19 @@ impl Ptx {
         Shared { start, len }
     }
 
-    fn shared_address(&self, array: Shared, index: Int) -> Int {
+    /// The address in shared memory of element `index` of an array.
+    pub fn shared_address(&self, array: Shared, index: Int) -> Int {
         self.int_op("mad.lo.s32", &[&index, &4, &array.start])
+    }
+
+    /// Where the mask is true: stores two words at the address `next` in shared memory, and then adds `step` bytes to
+    /// `next`, up to `last`. These instructions contain no branch.
+    pub fn push_shared_if(&self, mask: Mask, next: Variable, words: [Int; 2], step: usize, last: Int) {
+        let (vector, names) = vector_of(&words);
+        self.line(format_args!("@{mask} st.shared{vector}.b32 [{next}], {names}"));
+        // Without a mask, GPUs since the H100 execute the addition and the minimum as one instruction.
+        let after = self.min(self.add(self.get(next), self.int(step as i32)), last);
+        self.line(format_args!("@{mask} mov.b32 {next}, {after}"));
     }
 
     /// Loads element `index` of a shared array.
@@ -242,6 +253,13 @@ impl Ptx {
     pub fn add_shared(&self, array: Shared, index: Int, value: Int) {
         let address = self.shared_address(array, index);
         self.line(format_args!("red.shared.add.u32 [{address}], {value}"));
+    }
+
+    /// The array whose element `first` is the first element of `array`. This saves a subtraction for each index that is
+    /// computed later. Only elements of `array` may be accessed.
+    pub fn shifted(&self, array: Shared, first: i32) -> Shared {
+        let start = self.sub(array.start, self.int(first.wrapping_mul(4)));
+        Shared { start, len: array.len }
     }
 
     /// Adds `value` to a word in global memory, atomically and wrapping.

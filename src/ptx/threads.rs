@@ -34,6 +34,11 @@ impl Ptx {
         self.mask_op("bar.red.or.pred", &[&0, &mask])
     }
 
+    /// Whether the mask of any thread of the warp is true.
+    pub fn warp_any(&self, mask: Mask) -> Mask {
+        self.mask_op("vote.sync.any.pred", &[&mask, &"0xffffffff"])
+    }
+
     /// The largest signed value of the threads of a warp.
     pub fn warp_max(&self, value: Int) -> Int {
         self.int_op("redux.sync.max.s32", &[&value, &"0xffffffff"])
@@ -163,6 +168,11 @@ impl Ptx {
         self.mask_op("setp.lt.u32", &[&a, &b])
     }
 
+    /// Whether `a` is less than `b`, as unsigned integers, or `before` is true.
+    pub fn unsigned_lt_or(&self, a: Int, b: Int, before: Mask) -> Mask {
+        self.mask_op("setp.lt.or.u32", &[&a, &b, &before])
+    }
+
     /// Whether `a` is at least `b`; false if either is NaN.
     pub fn at_least(&self, a: Float, b: Float) -> Mask {
         self.mask_op("setp.ge.f32", &[&a, &b])
@@ -181,6 +191,11 @@ impl Ptx {
     /// Whether either float is NaN, or `before` is true.
     pub fn any_nan(&self, a: Float, b: Float, before: Mask) -> Mask {
         self.mask_op("setp.nan.or.f32", &[&a, &b, &before])
+    }
+
+    /// A mask that is true.
+    pub fn always(&self) -> Mask {
+        self.mask_op("setp.eq.s32", &[&0, &0])
     }
 
     /// A mask that is false.

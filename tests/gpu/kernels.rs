@@ -295,6 +295,61 @@ fn bins_with_many_entries() {
     }
 }
 
+/// The number of logits of the rows with ties. The bound of their lists is below the ties, so the lists contain the
+/// ties.
+const TIED: usize = 20_001;
+
+/// Returns rows in which many logits are equal to the k-th one. Top-k keeps all but some of the last ones.
+fn tied_rows(spec: &Spec, rng: &mut StdRng) -> Problem {
+    const ABOVE: usize = 50;
+    let mut problem = problem_of(spec, vec![RowKind::Normal; spec.batch], rng);
+    let mut bits = problem.bits.clone();
+    for (row, logits) in bits.chunks_mut(TIED).enumerate() {
+        let ties = [16, 40, 300, 2000][row % 4];
+        let (is_spread, has_wide_range) = (row / 4 % 2 == 0, row >= 8);
+        // The order of the indices that are not ties is random, and so is the order of all indices if the ties are
+        // spread. Otherwise, the ties are adjacent.
+        let mut order: Vec<usize> = (0..TIED).collect();
+        order.shuffle(rng);
+        if !is_spread {
+            let start = rng.random_range(0..TIED - ties);
+            order.retain(|index| !(start..start + ties).contains(index));
+            order.splice(ABOVE..ABOVE, start..start + ties);
+        }
+        for (place, &index) in order.iter().enumerate() {
+            let value: f32 = match place {
+                // Here, the keys have many different exponents and signs. So a search needs several steps.
+                _ if place < ABOVE && has_wide_range => 0.7_f32.powi(place as i32 - 10),
+                _ if place < ABOVE + ties && has_wide_range => 0.0,
+                _ if place < ABOVE => rng.random_range(4.0..7.0),
+                _ if place < ABOVE + ties => 3.0,
+                _ => rng.random_range(-4.0..-0.1),
+            };
+            logits[index] = spec.dtype.round(value);
+        }
+        let words = random_words(rng.random(), 1);
+        let top_k = ABOVE + ties - ties.div_ceil(20);
+        problem.rows[row] =
+            RowParams::new(top_k as i32, [0.9, 0.99, 1.0][row % 3], 0.0, 1.0, words, spec.vocab);
+    }
+    problem.set_bits(bits);
+    problem
+}
+
+#[test]
+fn ties_at_the_last_place_of_top_k() {
+    let model = &suite().devices[0];
+    let mut rng = StdRng::seed_from_u64(16);
+    let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gpu/ties"));
+    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+        for stable in [true, false] {
+            let spec = Spec { stable, ..spec(Way::Arbitrary, 12, TIED, dtype, stable) };
+            cases.add(&spec, model, &tied_rows(&spec, &mut rng));
+        }
+    }
+    cases.check_all(&SCHEDULES[..1], |kernels| model.check_kernels(kernels));
+}
+
 /// The shape of the rows whose lists are wrong.
 const MISLED: usize = 30_001;
 

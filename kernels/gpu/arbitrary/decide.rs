@@ -6,13 +6,16 @@ use super::division::Division;
 use super::draw::{self, Outcome};
 use super::few::{Few, LARGEST_FEW};
 use super::list::{Entry, List};
+use super::positions::Positions;
 use super::records::{Records, Sampled, DECIDED, DONE, FAILED, HAS_LIST, SAMPLED, SCANNED, WEIGH};
 use super::row_block::{sum_of, Place, RowBlock, THREADS};
 use super::sample::{capacity, needs_top_k};
 use super::scan::{self, BIN_BITS};
 use super::search::Bins;
 use super::state::{State, BINS};
+use super::ties::Ties;
 use super::weights::{has_top_p, is_drawn, weight_at, Weights};
+use crate::dtype::Dtype;
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::gpu::results::Results;
 use crate::kernels::program_arrays::Column;
@@ -29,6 +32,7 @@ use crate::semantics::weights::MAX_WEIGHT;
 /// error of at most 1.5. The difference and the product each contribute 0.5 to this error, because their relative
 /// errors are at most 2⁻²⁴. The rounding to an integer also contributes 0.5. So the error of the sum is at most 4.5. A
 /// distance that is limited to 29.5 octaves can have a larger error, but the weight at this distance is 0 in any case.
+/// The distance of the entry from the bound is only known as a bin: see [`Rest::limits`].
 const ROUNDING: i32 = 16;
 
 /// The outcome of a row, in variables that the kernel sets step by step.
@@ -58,6 +62,7 @@ struct Row<'a, 'k> {
     /// The words of [`Scanned`](super::records::Scanned).
     scanned: [Int; 3],
     max_key: Int,
+    positions: Positions<'k>,
     is_drawn: Mask,
     with_top_k: Mask,
     top_k: Int,
@@ -65,6 +70,8 @@ struct Row<'a, 'k> {
     bound: Int,
     /// The keys and the indices of the entries above the bound. Their number can exceed the capacity.
     list: List<'k>,
+    /// The search for the last entry of the list that top-k keeps.
+    ties_of_list: Ties<'a, 'k>,
     /// The number of entries at the bound in the chunk of this thread.
     ties_of_chunk: Int,
     /// The number of entries at the bound in the row.
@@ -133,11 +140,13 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
                     spec,
                     scanned,
                     max_key,
+                    positions: Positions::new(k, spec.dtype, max_key),
                     is_drawn,
                     with_top_k,
                     top_k: parameters.get(Column::K),
                     bound,
                     list,
+                    ties_of_list: Ties::new(&bins, spec.vocab),
                     ties_of_chunk,
                     ties: block.block.sum(ties_of_chunk),
                     state: &state,
@@ -196,27 +205,23 @@ impl Row<'_, '_> {
         k.when_else(
             k.le(self.top_k, self.list.count()),
             || {
+                let from = |first, entry: Entry| k.sub(self.positions.of(entry.words[0]), first);
+                let farthest = self.positions.of(self.bound);
+                let (position, missing, has_more) =
+                    self.bins.by_count(&self.list, from, farthest, self.top_k);
                 // The entries at the bound are not in the list. So the least key in the list is at least the bound plus
                 // 1.
-                let largest = k.sub(k.sub(self.max_key, self.bound), k.int(1));
-                let from = |first, entry: Entry| k.sub(k.sub(self.max_key, first), entry.words[0]);
-                let (position, has_more) = self.bins.by_count(&self.list, from, largest, self.top_k);
-                let threshold = k.sub(self.max_key, position);
+                let threshold = k.max(self.positions.key_at(position), k.add(self.bound, k.int(1)));
                 k.set(self.found.threshold, threshold);
                 k.set(kept_ties, k.int(0));
                 k.set(last[0], k.int(-1));
                 if self.spec.stable {
                     k.when(has_more, || {
-                        let is_above =
-                            |entry: Entry| k.select(k.lt(threshold, entry.words[0]), k.int(1), k.int(0));
-                        let missing = k.sub(self.top_k, k.low(self.list.sum(is_above)));
-                        // An entry that is not a tie gets a position after all indices.
-                        let from = |first, entry: Entry| {
-                            let [key, index] = entry.words;
-                            k.select(k.eq(key, threshold), k.sub(index, first), k.int(-1))
-                        };
-                        let last = k.int(self.spec.vocab as i32 - 1);
-                        k.set(self.found.last_tie, self.bins.by_count(&self.list, from, last, missing).0);
+                        let largest = k.int(self.spec.vocab as i32 - 1);
+                        k.set(
+                            self.found.last_tie,
+                            self.ties_of_list.find(&self.list, threshold, missing, largest),
+                        );
                     });
                 }
             },
@@ -252,10 +257,14 @@ impl Row<'_, '_> {
         let of_tie = k.select(is_candidate(k, self.bound), weight_at(k, farthest), k.int(0));
         let all_ties = k.wmul(k.widen(of_tie), k.widen(ties));
         // The sum of the weights of the list and of the ties that are at least `least`.
-        let weights_of_list = self.list.keep(|[key, index]| weights.of(key, index));
-        let of_list = |least: Int| self.list.sum(|entry| kept_weight(k, weights_of_list.of(entry), least));
+        // The values of a 16-bit type are fewer than their distances, so a search by value needs fewer steps.
+        let is_by_distance = self.spec.dtype == Dtype::F32;
+        let place_of = |key| if is_by_distance { weights.q(key) } else { self.positions.of(key) };
+        let of_list = self.list.keep(|[key, index]| [weights.of(key, index), place_of(key)]);
+        let weight = |entry: Entry| of_list.of(entry)[0];
+        let sum_of_list = |least: Int| self.list.sum(|entry| kept_weight(k, weight(entry), least));
         let reaching =
-            |least: Int| k.wadd(of_list(least), k.wselect(k.lt(of_tie, least), k.wide(0), all_ties));
+            |least: Int| k.wadd(sum_of_list(least), k.wselect(k.lt(of_tie, least), k.wide(0), all_ties));
         let min_weight = parameters.get(Column::MinWeight);
         let alone = k.not(self.with_top_k);
         // Entries below the bound have at most the weight of the bound.
@@ -267,13 +276,11 @@ impl Row<'_, '_> {
             || {
                 // The search adds the weights of the list to bins. The sum of the bins is the sum of these weights, so
                 // no other loop over the list is needed.
-                let distances = self.list.keep(|[key, _]| weights.q(key));
-                let distance = |first, entry| k.sub(distances.of(entry), first);
-                let weight = |entry| weights_of_list.of(entry);
+                let from = |first, entry| k.sub(of_list.of(entry)[1], first);
                 let counts = Rest::counts(self, alone);
-                let search = self.bins.by_weight(&self.list, farthest, distance, weight);
-                let sum_of_list = search.total();
-                let sum = k.wadd(sum_of_list, all_ties);
+                let search = self.bins.by_weight(&self.list, place_of(self.bound), from, weight);
+                let total = search.total();
+                let sum = k.wadd(total, all_ties);
                 let rest = Rest::new(self, counts, farthest, alone);
                 let (mantissa, shift) =
                     (parameters.get(Column::TopPMantissa), parameters.get(Column::TopPShift));
@@ -284,11 +291,14 @@ impl Row<'_, '_> {
                 k.when(is_reached, || {
                     let before = k.wide_variable(k.wide(0));
                     k.when_else(
-                        k.wlt(sum_of_list, targets[1]),
-                        || k.set_wide(before, of_list(k.add(of_tie, k.int(1)))),
+                        k.wlt(total, targets[1]),
+                        || k.set_wide(before, sum_of_list(k.add(of_tie, k.int(1)))),
                         || {
-                            let [q, sum, _] = search.find(targets[1]);
-                            k.set(threshold, weight_at(k, k.low(q)));
+                            let [place, sum, _] = search.find(targets[1]);
+                            let place = k.low(place);
+                            let q =
+                                if is_by_distance { place } else { weights.q(self.positions.key_at(place)) };
+                            k.set(threshold, weight_at(k, q));
                             k.set_wide(before, sum);
                         },
                     );
@@ -322,7 +332,7 @@ impl Row<'_, '_> {
             k.eq(k.get(is_decided), k.int(1)),
             || {
                 let of_tie = k.select(k.lt(of_tie, k.get(self.found.least)), k.int(0), of_tie);
-                self.draw(&|entry| weights_of_list.of(entry), of_tie, [ties, ties_of_chunk]);
+                self.draw(&weight, of_tie, [ties, ties_of_chunk]);
             },
             || k.set(self.found.state, k.int(WEIGH)),
         );
@@ -338,8 +348,8 @@ impl Row<'_, '_> {
         let chunk_of = |entry: Entry| block.chunk_of(entry.words[1]);
         let few = &self.few;
         let prepare = |entry| (chunk_of(entry), weight(entry));
-        self.list.for_each(prepare, |exists, (chunk, weight)| {
-            k.when(k.both(exists, is_kept(weight)), || block.add_to_chunk(chunk, weight));
+        self.list.for_each(prepare, |(chunk, weight)| {
+            k.when(is_kept(weight), || block.add_to_chunk(chunk, weight));
         });
         let of_ties = k.wmul(k.widen(of_tie), k.widen(ties_of_chunk));
         let sum = k.wadd(block.sum_of_parts(), of_ties);
@@ -348,8 +358,12 @@ impl Row<'_, '_> {
             // of the chunk. They are usually few. Then the block need not read the chunk.
             let count = k.variable(k.int(i32::MAX));
             k.when(k.either(k.eq(of_tie, k.int(0)), k.eq(ties, k.int(0))), || {
-                let is_drawn = |entry| k.both(k.eq(chunk_of(entry), drawn), is_kept(weight(entry)));
-                self.list.for_few(is_drawn, |entry| few.add(entry.words[1], weight(entry)));
+                // Few entries are in the chunk, so few weights are computed.
+                let is_in_chunk = |entry| k.eq(chunk_of(entry), drawn);
+                self.list.for_few(is_in_chunk, |entry| {
+                    let weight = weight(entry);
+                    k.when(is_kept(weight), || few.add(entry.words[1], weight));
+                });
                 k.set(count, few.count());
             });
             let count = k.get(count);
@@ -442,9 +456,13 @@ impl<'k> Rest<'k> {
     /// The least and the largest possible weight of an entry in a bin.
     fn limits(&self, bin: Int) -> [Int; 2] {
         let k = self.k;
-        let nearest = k.add(self.distance, k.shl(bin, BIN_BITS));
-        let farthest = k.add(nearest, k.int((1 << BIN_BITS) + ROUNDING));
-        let nearest = k.max(k.sub(nearest, k.int(ROUNDING)), k.int(0));
+        // The distance of an entry from the middle of its bin.
+        const MOST: i32 = (1 << (BIN_BITS - 1)) + ROUNDING;
+        let middle = k.add(self.distance, k.shl(bin, BIN_BITS));
+        let farthest = k.add(middle, k.int(MOST));
+        // An entry is below the bound, so its distance from the maximum is at least that of the bound.
+        let least = k.max(k.sub(self.distance, k.int(ROUNDING)), k.int(0));
+        let nearest = k.max(k.sub(middle, k.int(MOST)), least);
         [weight_at(k, farthest), weight_at(k, nearest)]
     }
 

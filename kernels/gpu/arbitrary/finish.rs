@@ -134,9 +134,8 @@ impl Interval<'_, '_> {
                             let [weight, index] = entry.words;
                             (self.block.chunk_of(index), weight)
                         };
-                        self.list.for_each(prepare, |exists, (chunk, weight)| {
-                            let is_kept = k.both(exists, k.le(least, weight));
-                            k.when(is_kept, || self.block.add_to_chunk(chunk, weight));
+                        self.list.for_each(prepare, |(chunk, weight)| {
+                            k.when(k.le(least, weight), || self.block.add_to_chunk(chunk, weight));
                         });
                         k.set_wide(sum, k.wadd(above_of_chunk, self.block.sum_of_parts()));
                     },

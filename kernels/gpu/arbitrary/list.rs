@@ -1,11 +1,13 @@
 //! The list of a row: entries that the blocks of its slices collect, in any order.
 
 use crate::kernels::gpu::block::Block;
-use crate::ptx::{Address, Int, Mask, Ptx, Shared, Variable, Wide};
+use crate::ptx::{Address, Int, Mask, Ptx, Shared, Variable, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// The number of entries that a block collects in shared memory. It stores further entries one by one.
-const STAGED: usize = 2048;
+/// The number of entries that a thread can collect in shared memory, plus one.
+const PLACES: usize = 11;
+/// If a thread of a warp has more than this number of entries, [`Collector::make_room`] stores the entries of the warp.
+const MOST_KEPT: usize = 5;
 /// The number of entries that a thread handles in each round of a loop over a list. The thread keeps the entries of its
 /// first round in registers.
 const UNROLLED: usize = 5;
@@ -13,76 +15,168 @@ const UNROLLED: usize = 5;
 const ENTRY_BYTES: usize = 8;
 
 /// The list of a row, for a block that adds entries. An entry has two words.
-pub(super) struct Collector<'k, L> {
+///
+/// Each thread collects candidates in its own places in shared memory. So it needs no atomic operation to add one. The
+/// threads of a warp store the entries among them together. A candidate that finds no place is stored alone.
+pub(super) struct Collector<'k, L, S, E> {
     k: &'k Ptx,
-    staged: Shared,
-    /// The number of entries of the block, then the place of its first entry in the list.
-    counters: Shared,
+    places: Shared,
+    /// The addresses of the first and the last place of this thread. The last place never has a candidate.
+    first: Int,
+    last: Int,
+    /// The address of the next place of this thread.
+    next: Variable,
     /// Returns the address of the number of entries of the row. The number can exceed the capacity.
     len: L,
+    /// Whether a candidate is an entry. It is called once for each candidate that is stored or dropped.
+    selects: S,
+    /// Computes the words of an entry from those of the candidate.
+    entry: E,
     lists: Wide,
     row: Int,
     capacity: usize,
 }
 
-impl<'k, L: Fn() -> Address> Collector<'k, L> {
+/// The places in the list of a row that a warp has reserved for its entries.
+pub(super) struct Reserved {
+    /// The number of entries of this thread.
+    count: Variable,
+    /// The number of entries of the threads before this thread in the warp.
+    before: Variable,
+    /// In the last thread of the warp: the place of the first entry of the warp.
+    first: Variable,
+}
+
+impl<'k, L, S, E> Collector<'k, L, S, E>
+where
+    L: Fn() -> Address,
+    S: Fn([Int; 2]) -> Mask,
+    E: Fn([Int; 2]) -> [Int; 2],
+{
     /// `lists` contains space for `capacity` entries of each row. `len` returns the address of the number of entries of
-    /// the row. It is computed where it is needed, so it needs no registers.
-    pub(super) fn new(k: &'k Ptx, lists: Wide, capacity: usize, row: Int, len: L) -> Collector<'k, L> {
-        let (staged, counters) = (k.shared(2 * STAGED), k.shared(2));
-        Collector { k, staged, counters, len, lists, row, capacity }
+    /// the row. It is computed where it is needed, so it needs no registers. `selects` returns whether a candidate is
+    /// an entry, and `entry` returns the words of the entry.
+    pub(super) fn new(
+        k: &'k Ptx,
+        (lists, capacity): (Wide, usize),
+        row: Int,
+        len: L,
+        selects: S,
+        entry: E,
+    ) -> Collector<'k, L, S, E> {
+        let places = k.shared(2 * PLACES * k.threads());
+        let first = k.shared_address(places, k.shl(k.thread(), 1));
+        let last = k.add(first, k.int(((PLACES - 1) * Self::step(k)) as i32));
+        let next = k.variable(first);
+        Collector { k, places, first, last, next, len, selects, entry, lists, row, capacity }
     }
 
-    /// Prepares the list. Entries can be added after the next barrier.
-    pub(super) fn clear(&self, block: &Block<'_>) {
+    /// The distance in bytes between two places of a thread.
+    fn step(k: &Ptx) -> usize {
+        ENTRY_BYTES * k.threads()
+    }
+
+    /// Adds a candidate where the mask is true, without a branch. If [`Collector::is_full`] is true afterwards, some of
+    /// the candidates may be lost.
+    pub(super) fn add_if(&self, mask: Mask, words: [Int; 2]) {
+        self.k.push_shared_if(mask, self.next, words, Self::step(self.k), self.last);
+    }
+
+    /// Whether this thread has no place for another candidate.
+    pub(super) fn is_full(&self) -> Mask {
+        self.k.eq(self.k.get(self.next), self.last)
+    }
+
+    /// The state of the places of this thread, for [`Collector::restore`].
+    pub(super) fn state(&self) -> Int {
+        self.k.get(self.next)
+    }
+
+    /// Removes the candidates that were added since [`Collector::state`] returned `state`.
+    pub(super) fn restore(&self, state: Int) {
+        self.k.set(self.next, state);
+    }
+
+    /// Adds a candidate. If the thread has no place for it, stores it in the list.
+    pub(super) fn add(&self, words: [Int; 2]) {
         let k = self.k;
-        k.when(block.is_first(), || k.store_shared_at(self.counters, 0, k.int(0)));
+        k.when_else(
+            self.is_full(),
+            || {
+                k.when((self.selects)(words), || {
+                    self.store(k.fetch_add_global((self.len)(), k.int(1)), words);
+                });
+            },
+            || self.add_if(k.always(), words),
+        );
     }
 
-    /// Reserves `count` consecutive places for entries of this thread. Returns the first place, for
-    /// [`Collector::put`]. One atomic operation reserves all places, because each atomic operation delays the warp.
-    pub(super) fn reserve(&self, count: Int) -> Variable {
-        self.k.variable(self.k.fetch_add_shared(self.counters, 0, count))
-    }
-
-    /// Stores an entry in the place `reserved`. Then sets `reserved` to the next place.
-    pub(super) fn put(&self, reserved: Variable, words: [Int; 2]) {
+    /// If a thread of the warp has few places left, stores the entries of the warp in the list.
+    pub(super) fn make_room(&self) {
         let k = self.k;
-        let place = k.get(reserved);
-        k.set(reserved, k.add(place, k.int(1)));
-        // If the entries of this block alone exceed the capacity, the list is too long in any case. So the block
-        // does not store further entries, and does not add them to the number of entries of the row.
-        k.when(k.le(place, k.int(self.capacity as i32)), || {
-            k.when_else(
-                k.lt(place, k.int(STAGED as i32)),
-                || k.store_shared_words(self.staged, k.shl(place, 1), words),
-                || self.store(k.fetch_add_global((self.len)(), k.int(1)), words),
-            );
+        let most = k.add(self.first, k.int((MOST_KEPT * Self::step(k)) as i32));
+        k.when(k.warp_any(k.lt(most, k.get(self.next))), || {
+            let reserved = Reserved::new(k);
+            self.reserve(&reserved);
+            self.flush(&reserved);
+            k.set(self.next, self.first);
         });
     }
 
-    /// Stores the entries that are in shared memory. All threads call this after the last entry.
-    pub(super) fn flush(&self, block: &Block<'_>) {
+    /// Drops the candidates that are not entries. Reserves places in the list for the entries of the warp. One atomic
+    /// operation reserves all places.
+    pub(super) fn reserve(&self, reserved: &Reserved) {
         let k = self.k;
-        k.barrier();
-        let count = k.min(k.load_shared_at(self.counters, 0), k.int(STAGED as i32));
-        k.when(k.lt(k.int(0), count), || {
-            k.when(block.is_first(), || {
-                k.store_shared_at(self.counters, 1, k.fetch_add_global((self.len)(), count));
-            });
-            k.barrier();
-            let first = k.load_shared_at(self.counters, 1);
-            k.for_range(block.thread, count, k.threads(), |number| {
-                self.store(k.add(first, number), k.load_shared_words(self.staged, k.shl(number, 1)));
-            });
+        let candidates = self.count();
+        k.set(self.next, self.first);
+        k.for_range(k.int(0), candidates, 1, |number| {
+            let words = self.candidate(number);
+            self.add_if((self.selects)(words), words);
         });
+        let count = self.count();
+        let upto = k.warp_prefix_sum_of_words(count);
+        k.set(reserved.count, count);
+        k.set(reserved.before, k.sub(upto, count));
+        let is_last = k.eq(k.lane(), k.int(WARP as i32 - 1));
+        k.when(k.both(is_last, k.lt(k.int(0), upto)), || {
+            k.set(reserved.first, k.fetch_add_global((self.len)(), upto));
+        });
+    }
+
+    /// Stores the entries of the warp in the places that [`Collector::reserve`] has reserved.
+    pub(super) fn flush(&self, reserved: &Reserved) {
+        let k = self.k;
+        let first = k.add(k.from_lane(k.get(reserved.first), WARP - 1), k.get(reserved.before));
+        k.for_range(k.int(0), k.get(reserved.count), 1, |number| {
+            self.store(k.add(first, number), self.candidate(number));
+        });
+    }
+
+    /// The number of candidates of this thread.
+    fn count(&self) -> Int {
+        let k = self.k;
+        k.shr(k.sub(k.get(self.next), self.first), Self::step(k).trailing_zeros())
+    }
+
+    fn candidate(&self, number: Int) -> [Int; 2] {
+        let k = self.k;
+        k.load_shared_words(self.places, k.shl(k.element(number, k.threads(), k.thread()), 1))
     }
 
     fn store(&self, at: Int, words: [Int; 2]) {
         let k = self.k;
         k.when(k.lt(at, k.int(self.capacity as i32)), || {
-            k.store(k.address(self.lists, k.element(self.row, self.capacity, at), ENTRY_BYTES), 0, &words);
+            let address = k.address(self.lists, k.element(self.row, self.capacity, at), ENTRY_BYTES);
+            k.store(address, 0, &(self.entry)(words));
         });
+    }
+}
+
+impl Reserved {
+    /// Returns variables for [`Collector::reserve`].
+    pub(super) fn new(k: &Ptx) -> Reserved {
+        let [count, before, first] = [0; 3].map(|value| k.variable(k.int(value)));
+        Reserved { count, before, first }
     }
 }
 
@@ -107,14 +201,15 @@ pub(super) struct Entry {
     kept: Option<usize>,
 }
 
-/// A function of the two words of an entry, and its values for the entries that the thread keeps in registers.
-pub(super) struct Kept<F> {
+/// A function of the two words of an entry with `N` results, and its results for the entries that the thread keeps in
+/// registers.
+pub(super) struct Kept<F, const N: usize> {
     of: F,
-    values: [Int; UNROLLED],
+    values: [[Int; N]; UNROLLED],
 }
 
-impl<F: Fn([Int; 2]) -> Int> Kept<F> {
-    pub(super) fn of(&self, entry: Entry) -> Int {
+impl<F: Fn([Int; 2]) -> [Int; N], const N: usize> Kept<F, N> {
+    pub(super) fn of(&self, entry: Entry) -> [Int; N] {
         entry.kept.map_or_else(|| (self.of)(entry.words), |number| self.values[number])
     }
 }
@@ -151,27 +246,39 @@ impl<'k> List<'k> {
         k.lt(k.int(self.capacity as i32), self.count)
     }
 
-    /// Computes a function of the entries that this thread keeps in registers.
-    pub(super) fn keep<F: Fn([Int; 2]) -> Int>(&self, of: F) -> Kept<F> {
-        let values = self.kept.map(&of);
+    /// Computes a function of the entries that this thread keeps in registers. `of` must not have side effects.
+    pub(super) fn keep<F: Fn([Int; 2]) -> [Int; N], const N: usize>(&self, of: F) -> Kept<F, N> {
+        let k = self.block.k;
+        let values = std::array::from_fn(|number| {
+            let values = [(); N].map(|()| k.variable(k.int(0)));
+            k.when(self.exists(self.block.thread, number), || {
+                let results = of(self.kept[number]);
+                values.iter().zip(results).for_each(|(&value, result)| k.set(value, result));
+            });
+            values.map(|value| k.get(value))
+        });
         Kept { of, values }
     }
 
-    /// Calls `prepare` with each entry. Then calls `consume` with a mask and the result of `prepare`. If the mask is
-    /// false, the place is not in the list, and `consume` must ignore the result. `prepare` must not have side effects.
-    pub(super) fn for_each<T>(&self, prepare: impl Fn(Entry) -> T, consume: impl Fn(Mask, T)) {
-        self.rounds(|round| {
-            let prepared: Vec<(Mask, T)> = round.map(|(exists, entry)| (exists, prepare(entry))).collect();
-            prepared.into_iter().for_each(|(exists, value)| consume(exists, value));
+    /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare`. `prepare` must not have side
+    /// effects. A thread executes `consume` only for the entries of the list.
+    pub(super) fn for_each<T>(&self, prepare: impl Fn(Entry) -> T, consume: impl Fn(T)) {
+        let k = self.block.k;
+        self.for_each_kept(|entry| consume(prepare(entry)));
+        self.for_further_rounds(|round| {
+            let prepared: Vec<(Mask, T)> =
+                round.into_iter().map(|(exists, entry)| (exists, prepare(entry))).collect();
+            prepared.into_iter().for_each(|(exists, value)| k.when(exists, || consume(value)));
         });
     }
 
     /// Calls `consume` with the entries that `selects` selects. In most rounds, a warp has no such entry.
     pub(super) fn for_few(&self, selects: impl Fn(Entry) -> Mask, consume: impl Fn(Entry)) {
         let k = self.block.k;
-        self.rounds(|round| {
-            let selected = |(exists, entry)| (k.both(exists, selects(entry)), entry);
-            let selected: Vec<(Mask, Entry)> = round.map(selected).collect();
+        self.for_each_kept(|entry| k.when(selects(entry), || consume(entry)));
+        self.for_further_rounds(|round| {
+            let selected: Vec<(Mask, Entry)> =
+                round.into_iter().map(|(exists, entry)| (k.both(exists, selects(entry)), entry)).collect();
             let any = selected.iter().map(|&(mask, _)| mask).reduce(|a, b| k.either(a, b));
             k.when(any.expect("a round has entries"), || {
                 selected.into_iter().for_each(|(mask, entry)| k.when(mask, || consume(entry)));
@@ -179,16 +286,19 @@ impl<'k> List<'k> {
         });
     }
 
-    /// Calls `body` with the entries of each round, and whether they are in the list. The first round has the entries
-    /// that the thread keeps in registers. Each further round loads several entries at once, so that the loads overlap.
-    fn rounds(&self, body: impl Fn(&mut dyn Iterator<Item = (Mask, Entry)>)) {
+    /// Calls `body` with the entries that the thread keeps in registers. Most lists are shorter than the registers
+    /// allow. So a warp skips the entries that do not exist.
+    fn for_each_kept(&self, body: impl Fn(Entry)) {
+        for (number, &words) in self.kept.iter().enumerate() {
+            let entry = Entry { words, kept: Some(number) };
+            self.block.k.when(self.exists(self.block.thread, number), || body(entry));
+        }
+    }
+
+    /// Calls `body` with the further entries, several in each round, so that their loads overlap. The mask of an entry
+    /// is false if its place is not in the list.
+    fn for_further_rounds(&self, body: impl FnOnce(Vec<(Mask, Entry)>)) {
         let k = self.block.k;
-        let exists = |first: Int, number: usize| k.lt(self.place(first, number), self.count);
-        let kept = |number: usize| {
-            let entry = Entry { words: self.kept[number], kept: Some(number) };
-            (exists(self.block.thread, number), entry)
-        };
-        body(&mut (0..UNROLLED).map(kept));
         let last = k.sub(self.count, k.int(1));
         let step = UNROLLED * k.threads();
         k.for_range(k.add(self.block.thread, k.int(step as i32)), self.count, step, |first| {
@@ -197,10 +307,13 @@ impl<'k> List<'k> {
                 let address = k.address(self.lists, k.element(self.row, self.capacity, place), ENTRY_BYTES);
                 Entry { words: k.load_pair(address), kept: None }
             };
-            let entries: Vec<(Mask, Entry)> =
-                (0..UNROLLED).map(|number| (exists(first, number), load(number))).collect();
-            body(&mut entries.into_iter());
+            body((0..UNROLLED).map(|number| (self.exists(first, number), load(number))).collect());
         });
+    }
+
+    /// Whether the list contains entry `number` of a round. `first` is the place of the first entry of the round.
+    fn exists(&self, first: Int, number: usize) -> Mask {
+        self.block.k.lt(self.place(first, number), self.count)
     }
 
     /// The place in the list of entry `number` of this thread in a round. `first` is the place of the first entry of
@@ -214,10 +327,7 @@ impl<'k> List<'k> {
     pub(super) fn sum(&self, value: impl Fn(Entry) -> Int) -> Wide {
         let k = self.block.k;
         let sum = k.wide_variable(k.wide(0));
-        self.for_each(value, |exists, value| {
-            let value = k.widen(k.select(exists, value, k.int(0)));
-            k.set_wide(sum, k.wadd(k.get_wide(sum), value));
-        });
+        self.for_each(value, |value| k.set_wide(sum, k.wadd(k.get_wide(sum), k.widen(value))));
         self.block.wide_sum(k.get_wide(sum))
     }
 }

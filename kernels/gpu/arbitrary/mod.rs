@@ -17,8 +17,8 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! records, state, list, few, division, weights ← slice_block, row_block, sample ← search, scan, draw
-//!   ← decide, weigh, whole_row ← finish ← this file
+//! records, state, list, positions, few, division, weights ← slice_block, row_block, sample ← search, scan, draw
+//!   ← ties ← decide, weigh, whole_row ← finish ← this file
 //! ```
 
 mod decide;
@@ -27,6 +27,7 @@ mod draw;
 mod few;
 mod finish;
 mod list;
+mod positions;
 mod records;
 mod row_block;
 mod sample;
@@ -34,6 +35,7 @@ mod scan;
 mod search;
 mod slice_block;
 mod state;
+mod ties;
 mod weigh;
 mod weights;
 mod whole_row;

@@ -179,6 +179,22 @@ impl<'k> RowBlock<'k> {
         (std::array::from_fn(sums), std::array::from_fn(|number| k.warp_max(words[2 * N + number])))
     }
 
+    /// Like [`RowBlock::running_sums`], for a value that each thread has in parts: the low part, and the high part if
+    /// there is one (see [`sum_of_parts`]). The sum of each part over all threads fits 31 bits, so the sums take less
+    /// time.
+    pub(super) fn running_sums_of_parts(&self, mine: &[Int]) -> SumsOfParts<'k> {
+        let (k, block) = (self.k, &self.block);
+        let of_warp: Vec<Int> = mine.iter().map(|&part| k.warp_prefix_sum_of_words(part)).collect();
+        let of_warps = block.exchange(WARP - 1, &of_warp);
+        let is_earlier = k.lt(k.lane(), self.warp);
+        let sum_if = |mask| of_warps.iter().map(move |&sum| k.warp_sum(k.select(mask, sum, k.int(0))));
+        let upto: Vec<Int> =
+            sum_if(is_earlier).zip(&of_warp).map(|(earlier, &of_warp)| k.add(earlier, of_warp)).collect();
+        let before: Vec<Int> = upto.iter().zip(mine).map(|(&upto, &mine)| k.sub(upto, mine)).collect();
+        let (before, upto) = (join_parts(k, &before), join_parts(k, &upto));
+        SumsOfParts { k, before, upto, of_warps }
+    }
+
     /// Makes [`RowBlock::pass`] return the number `otherwise` if no thread has the place. All threads call this before
     /// a barrier, and [`RowBlock::pass`] after it.
     pub(super) fn prepare_to_pass(&self, otherwise: i32) {
@@ -335,6 +351,36 @@ impl RunningSums<'_> {
     /// The sum over all threads.
     pub(super) fn total(&self) -> Wide {
         self.k.wide_warp_sum(self.of_warps)
+    }
+}
+
+/// The running sums over the threads of a block of a value in parts.
+pub(super) struct SumsOfParts<'k> {
+    k: &'k Ptx,
+    /// The sum over the threads before this one.
+    pub(super) before: Wide,
+    /// The sum over the threads up to this one.
+    pub(super) upto: Wide,
+    /// The sums of the parts of the warps. Lane `i` has the sums of warp `i`.
+    of_warps: Vec<Int>,
+}
+
+impl SumsOfParts<'_> {
+    /// The sum over all threads.
+    pub(super) fn total(&self) -> Wide {
+        let k = self.k;
+        let is_warp = k.lt(k.lane(), k.int(WARPS as i32));
+        let sum = |&of_warps: &Int| k.warp_sum(k.select(is_warp, of_warps, k.int(0)));
+        join_parts(k, &self.of_warps.iter().map(sum).collect::<Vec<Int>>())
+    }
+}
+
+/// The value whose parts these are: the low part, and the high part if there is one.
+pub(super) fn join_parts(k: &Ptx, parts: &[Int]) -> Wide {
+    match *parts {
+        [low] => k.widen(low),
+        [low, high] => sum_of_parts(k, k.widen(low), k.widen(high)),
+        _ => unreachable!("a value has one or two parts"),
     }
 }
 

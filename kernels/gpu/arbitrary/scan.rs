@@ -3,22 +3,29 @@
 //! entries below the bound by their distance from it.
 
 use super::division::Division;
-use super::list::Collector;
+use super::list::{Collector, Reserved};
 use super::records::{Records, Sampled, Scanned, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED, SCANNED};
 use super::sample::capacity;
 use super::slice_block::{Pass, SliceBlock};
 use super::state::{State, BINS};
 use crate::kernels::gpu::block::{load_records, maximum_of_slices, status_of_slices};
-use crate::kernels::gpu::logits::{key_of, SliceLogits};
+use crate::kernels::gpu::logits::{key_of, largest, SliceLogits};
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Address, Float, Int, Mask, Ptx, Shared, Variable};
+use crate::ptx::{Address, Float, Int, Mask, Ptx, Shared, Variable, WARP};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{order_key, MAX_FINITE_BITS};
-use crate::semantics::weights::{distance_bits, quantize, OCTAVE_BITS};
+use crate::semantics::rules::row_status;
+use crate::semantics::weights::{OCTAVE_BITS, ZERO_Q};
 
-/// The binary logarithm of the number of units of the distance `q` per bin.
+/// The binary logarithm of the number of units of the distance `q` per bin. An entry is in the bin whose number is its
+/// distance from the bound in bins, rounded to nearest.
 pub(super) const BIN_BITS: u32 = OCTAVE_BITS - 6;
+/// The sum of this number and a smaller float is rounded to an integer. The low bits of the sum contain the integer.
+const ROUNDING: f32 = (1 << 23) as f32;
+/// The last bin that is used. The weights of all entries in it are 0, because its first half begins after [`ZERO_Q`].
+const FIRST_ZERO: i32 = (ZERO_Q >> BIN_BITS) + 2;
+const _: () = assert!((FIRST_ZERO as usize) < BINS);
 
 /// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, the sampled records, the
 /// initial state, and the results: a record per slice, the number of entries at the bound in each chunk, the lists, and
@@ -36,69 +43,87 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     let flags = word(Sampled::Flags);
     let has = |flag: i32| k.lt(k.int(0), k.and(flags, k.int(flag)));
     let (has_list, has_bins) = (has(HAS_LIST), has(HAS_BINS));
+    let scale = k.from_bits(slice.parameters.get(Column::Scale));
     let bound = Bound {
         above: k.from_bits(word(Sampled::Above)),
         at_least: k.from_bits(word(Sampled::AtLeast)),
         value: k.from_bits(order_key(k, word(Sampled::Bound))),
         all_reach: has(ALL_REACH),
         has_bins,
-        scale: k.from_bits(slice.parameters.get(Column::Scale)),
+        bin_scale: k.fmul(scale, k.float(1.0 / (1 << BIN_BITS) as f32)),
     };
-    let list = Collector::new(k, lists, capacity(spec), row, || state.len());
+    let [max, index, had_nan, at_bound] =
+        [f32::NEG_INFINITY.to_bits() as i32, 0, 0, 0].map(|value| k.variable(k.int(value)));
+    let list = Collector::new(
+        k,
+        (lists, capacity(spec)),
+        row,
+        || state.len(),
+        |[bits, _]| {
+            let is_above = k.at_least(k.from_bits(bits), bound.above);
+            k.add_if(k.not(is_above), at_bound, k.int(1));
+            is_above
+        },
+        |[bits, index]| [key_of(k, k.from_bits(bits)), index],
+    );
+    let reserved = Reserved::new(k);
     let bins = k.shared(BINS);
-    k.when(has_list, || {
-        list.clear(block);
-        k.when(has_bins, || {
-            k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
-                k.store_shared(bins, bin, k.int(0));
-            });
+    let bins_of_bits = k.shifted(bins, ROUNDING.to_bits() as i32);
+    k.when(k.both(has_list, has_bins), || {
+        k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
+            k.store_shared(bins, bin, k.int(0));
         });
         k.barrier();
     });
 
-    let max = k.variable(k.to_bits(k.float(f32::NEG_INFINITY)));
-    let [index, had_nan, at_bound] = [0; 3].map(|value| k.variable(k.int(value)));
     slice.for_each_tile(|logits| {
         k.set(had_nan, k.select(logits.had_nan(), k.int(1), k.get(had_nan)));
         let of_tile = logits.max();
-        k.when(k.greater(of_tile, k.from_bits(k.get(max))), || {
-            k.set(max, k.to_bits(of_tile));
-            for (number, &value) in logits.values.iter().enumerate().rev() {
-                let is_max = k.at_least(value, of_tile);
-                k.set(index, k.select(is_max, logits.index(number), k.get(index)));
-            }
+        k.when(k.warp_any(k.greater(of_tile, k.from_bits(k.get(max)))), || {
+            // All threads of the warp have the same maximum. So few tiles have a larger value.
+            let key = k.warp_max(order_key(k, k.to_bits(of_tile)));
+            let of_warp = k.from_bits(order_key(k, key));
+            k.set(max, k.to_bits(of_warp));
+            k.set(index, k.int(i32::MAX));
+            k.when(k.at_least(of_tile, of_warp), || k.set(index, logits.first_at_least(of_warp)));
         });
-        k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins));
+        k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins_of_bits));
         // Most rows without a list are plain draws, which are read again. The first tile does not wait for the flags.
         slice.keep_following_tiles_if(k.not(has_list));
     });
+    // The block does other work while this atomic operation runs.
+    k.when(has_list, || list.reserve(&reserved));
     let value = k.from_bits(k.get(max));
     let key = key_of(k, value);
-    let max_key = block.max(key);
     // Cleaning changes these values, so the comparison of floats may have found another index.
-    let is_changed = k.either(k.eq(max_key, k.int(0)), k.eq(max_key, k.int(MAX_FINITE_BITS)));
-    k.set(index, k.select(k.eq(key, max_key), k.get(index), k.int(i32::MAX)));
+    let is_changed = k.either(k.eq(key, k.int(0)), k.eq(key, k.int(MAX_FINITE_BITS)));
     k.when(is_changed, || {
         k.set(index, k.int(i32::MAX));
         slice.for_each_tile(|logits| {
             for number in 0..logits.values.len() {
-                let is_max = k.eq(logits.key(number), max_key);
+                let is_max = k.eq(logits.key(number), key);
                 let first = k.min(k.get(index), logits.index(number));
                 k.set(index, k.select(is_max, first, k.get(index)));
             }
         });
     });
-    let first = block.min(k.get(index));
+    let first = k.warp_min(k.get(index));
+    let had_nan = k.warp_any(k.eq(k.get(had_nan), k.int(1)));
     let had_inf = k.at_least(value, k.float(f32::INFINITY));
-    let status = block.status(k.eq(k.get(had_nan), k.int(1)), had_inf);
-    slices.store_if(block.is_first(), slice.number, &[max_key, first, status, k.int(0)]);
+    let status = row_status(k, k.never(), had_nan, had_inf);
+    // Each thread of the first warp gets the words of one warp.
+    let words = block.exchange(0, &[key, first, status]);
+    k.when(k.lt(block.thread, k.int(WARP as i32)), || {
+        let [max_key, first, status] = combine(k, &[words]);
+        slices.store_if(block.is_first(), slice.number, &[max_key, first, status, k.int(0)]);
+    });
 
     // These numbers are stored for every row, because the next kernel loads them before it knows whether the row has a
     // list.
     let sum = k.warp_sum(k.get(at_bound));
     ties.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &[sum]);
     k.when(has_list, || {
-        list.flush(block);
+        list.flush(&reserved);
         k.when(has_bins, || {
             k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
                 let count = k.load_shared(bins, bin);
@@ -115,52 +140,68 @@ struct Bound {
     value: Float,
     all_reach: Mask,
     has_bins: Mask,
-    scale: Float,
+    /// The number of bins per unit of the difference from the bound.
+    bin_scale: Float,
 }
 
-/// Compares the logits of a tile with the bound. `max` is the largest of these logits.
-fn collect(
+/// The number of values of a thread that [`collect`] compares with the bound together.
+const GROUP: usize = 4;
+
+/// Compares the logits of a tile with the bound. `max` is the largest of these logits. The indices of `bins` are the
+/// bits of floats that are at least [`ROUNDING`].
+fn collect<L, S, E>(
     k: &Ptx,
     (logits, max): (&SliceLogits<'_>, Float),
     bound: &Bound,
-    list: &Collector<'_, impl Fn() -> Address>,
+    list: &Collector<'_, L, S, E>,
     at_bound: Variable,
     bins: Shared,
-) {
+) where
+    L: Fn() -> Address,
+    S: Fn([Int; 2]) -> Mask,
+    E: Fn([Int; 2]) -> [Int; 2],
+{
     let values = &logits.values;
     let reaches = |value: Float| k.at_least_or(value, bound.at_least, bound.all_reach);
     let is_above = |value: Float| k.at_least(value, bound.above);
-    k.when(reaches(max), || {
-        let count = k.count_true(values.iter().map(|&value| is_above(value)));
-        let reserved = k.variable(k.int(0));
-        k.when(k.lt(k.int(0), count), || k.set(reserved, k.get(list.reserve(count))));
-        for (number, &value) in values.iter().enumerate() {
-            k.when(reaches(value), || {
-                k.when_else(
-                    is_above(value),
-                    || list.put(reserved, [key_of(k, value), logits.index(number)]),
-                    || {
-                        // The values beyond the end of the row are −inf. They reach a bound of −inf, but they are not
-                        // entries.
-                        let one = k.select(logits.is_in_row(number), k.int(1), k.int(0));
-                        k.set(at_bound, k.add(k.get(at_bound), one));
-                    },
-                );
+    let words = |number: usize| [k.to_bits(values[number]), logits.index(number)];
+    k.when(k.warp_any(reaches(max)), || {
+        // Most tiles have few logits at the bound. The list collects them too, and drops them later. So this code
+        // compares each logit once. It has no branch in which some threads of a warp wait for others.
+        let before = list.state();
+        for (group, values) in values.chunks(GROUP).enumerate() {
+            k.when(k.warp_any(k.at_least(largest(k, values), bound.at_least)), || {
+                for (place, &value) in values.iter().enumerate() {
+                    list.add_if(k.at_least(value, bound.at_least), words(GROUP * group + place));
+                }
             });
         }
+        k.when(k.either(list.is_full(), bound.all_reach), || {
+            list.restore(before);
+            for (number, &value) in values.iter().enumerate() {
+                // The values beyond the end of the row are −inf. They reach a bound of −inf, but they are not entries.
+                let is_at_bound = k.both(reaches(value), k.not(is_above(value)));
+                k.add_if(k.both(is_at_bound, logits.is_in_row(number)), at_bound, k.int(1));
+            }
+            k.when(is_above(max), || {
+                for (number, &value) in values.iter().enumerate() {
+                    k.when(is_above(value), || list.add(words(number)));
+                }
+            });
+        });
+        list.make_room();
     });
     k.when(bound.has_bins, || {
+        const MOST: f32 = ROUNDING + FIRST_ZERO as f32;
         for &value in values {
-            k.when(k.not(reaches(value)), || {
-                k.add_shared(bins, bin_of(k, quantize(k, bound.value, value, bound.scale)), k.int(1));
-            });
+            // The assembler would put a branch around an atomic operation with a mask. So the logits at or above the
+            // bound and NaN are counted in `FIRST_ZERO`, which changes no result.
+            let distance = k.fmul(k.fsub(bound.value, value), bound.bin_scale);
+            let bin = k.at_most(k.fadd(distance, k.float(ROUNDING)), MOST);
+            let bin = k.fselect(k.flt(value, bound.at_least), bin, k.float(MOST));
+            k.add_shared(bins, k.to_bits(bin), k.int(1));
         }
     });
-}
-
-/// The bin of a distance from the bound, which [`quantize`] returned.
-fn bin_of(k: &Ptx, distance: Int) -> Int {
-    k.sub(k.shr(distance, BIN_BITS), k.int(distance_bits(0) >> BIN_BITS))
 }
 
 /// Loads the records of the slices of a row, for [`combine`].

@@ -3,8 +3,8 @@
 
 use super::few::{Few, LARGEST_FEW};
 use super::list::{Entry, List};
-use super::row_block::{sum_of, Place, RowBlock, RunningSums, THREADS};
-use super::weights::{add_in_parts, sum_of_parts, LARGEST_SUM};
+use super::row_block::{join_parts, Place, RowBlock, SumsOfParts, THREADS};
+use super::weights::{add_in_parts, LARGEST_SUM};
 use crate::ptx::{Int, Mask, Shared, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
 
@@ -19,7 +19,7 @@ const VECTOR: usize = 4;
 
 /// The bins of the searches, in shared memory.
 pub(super) struct Bins<'a, 'k> {
-    block: &'a RowBlock<'k>,
+    pub(super) block: &'a RowBlock<'k>,
     /// The low and the high parts of the sums.
     pub(super) parts: [Shared; 2],
 }
@@ -31,8 +31,8 @@ impl<'a, 'k> Bins<'a, 'k> {
     }
 
     /// Finds the first position for which the number of entries at or before it reaches `wanted`. The result can also
-    /// be a later position if no entry is between the two positions. Returns the position, and whether the number of
-    /// entries at or before it is larger than `wanted`.
+    /// be a later position if no entry is between the two positions. Returns the position, the number of entries that
+    /// are wanted at it (not before it), and whether it has more entries.
     ///
     /// No entry may have a position after `largest`. The result is at most `largest`. `distance` returns the position
     /// of an entry minus its first argument.
@@ -42,15 +42,15 @@ impl<'a, 'k> Bins<'a, 'k> {
         distance: impl Fn(Int, Entry) -> Int,
         largest: Int,
         wanted: Int,
-    ) -> (Int, Mask) {
+    ) -> (Int, Int, Mask) {
         let k = self.block.k;
         let search = Search::new(self, list, largest, distance, |_| k.int(1), Kind::Count);
-        let wanted = k.widen(wanted);
-        let [position, before, at] = search.find(wanted);
+        let [position, before, at] = search.find(k.widen(wanted));
         // The last position of a bin can be after `largest`.
         let position = k.low(position);
         let position = k.select(k.unsigned_lt(largest, position), largest, position);
-        (position, k.wlt(k.wide_difference(wanted, before), at))
+        let wanted_at = k.sub(wanted, k.low(before));
+        (position, wanted_at, k.lt(wanted_at, k.low(at)))
     }
 
     /// Starts a search by the weights of entries. Adds these weights to the bins of the first step. No entry may have a
@@ -114,7 +114,10 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
         let mut search = Search { bins, list, distance, weight, kind, shift, sums, total, found, few };
         // No barrier is needed here. An earlier search has other places and entries. A barrier follows its last access
         // to the bins.
-        search.total = search.fill(k.int(0), shift).total();
+        let sums = search.fill(k.int(0), shift);
+        if kind == Kind::Weight {
+            search.total = sums.total();
+        }
         search
     }
 
@@ -139,7 +142,7 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
 
     /// Sets the bins to 0, and adds the weights of the entries to them. The first bin begins at position `start`. Each
     /// bin has `2^by` positions. Returns the running sums of the bins, and stores them in [`Search::sums`].
-    fn fill(&self, start: Int, by: Int) -> RunningSums<'k> {
+    fn fill(&self, start: Int, by: Int) -> SumsOfParts<'k> {
         let (k, bins) = (self.bins.block.k, self.bins);
         for array in &bins.parts[..self.arrays()] {
             for vector in (0..BINS_PER_THREAD).step_by(VECTOR) {
@@ -155,8 +158,8 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
         // So the entry is counted after all entries of the divided bin, or in no bin. The running sum reaches the
         // target before it reaches this entry.
         let prepare = |entry| (k.shr_by((self.distance)(start, entry), by), (self.weight)(entry));
-        self.list.for_each(prepare, |exists, (bin, weight)| {
-            let is_in_bins = k.both(exists, k.unsigned_lt(bin, k.int(BINS as i32)));
+        self.list.for_each(prepare, |(bin, weight)| {
+            let is_in_bins = k.unsigned_lt(bin, k.int(BINS as i32));
             if self.kind == Kind::Count {
                 k.when(is_in_bins, || k.add_shared(bins.parts[0], bin, weight));
             } else {
@@ -166,24 +169,30 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
             }
         });
         k.barrier();
-        let sums = bins.block.running_sums(sum_of(k, &self.values()));
+        let sum = |part: Vec<Int>| part.into_iter().reduce(|a, b| k.add(a, b)).expect("a thread has bins");
+        let parts: Vec<Int> = self.parts().into_iter().map(sum).collect();
+        let sums = bins.block.running_sums_of_parts(&parts);
         k.set_wide(self.sums[0], sums.before);
         k.set_wide(self.sums[1], sums.upto);
         sums
     }
 
+    /// The parts of the sums of the bins of this thread: the low parts, and the high parts if the search uses them.
+    fn parts(&self) -> Vec<Vec<Int>> {
+        let (k, first) = (self.bins.block.k, self.first_bin());
+        let part = |&array: &Shared| {
+            let vector = |bin: usize| k.load_shared_words::<VECTOR>(array, k.add(first, k.int(bin as i32)));
+            (0..BINS_PER_THREAD).step_by(VECTOR).flat_map(vector).collect()
+        };
+        self.bins.parts[..self.arrays()].iter().map(part).collect()
+    }
+
     /// The sums of the bins of this thread.
     fn values(&self) -> Vec<Wide> {
-        let (k, parts) = (self.bins.block.k, self.bins.parts);
-        let [low, high] = [0, 1].map(|part| {
-            let vector = |first: usize| match part < self.arrays() {
-                true => k.load_shared_words(parts[part], k.add(self.first_bin(), k.int(first as i32))),
-                false => [k.int(0); VECTOR],
-            };
-            (0..BINS_PER_THREAD).step_by(VECTOR).flat_map(vector).collect::<Vec<Int>>()
-        });
-        let value = |(low, high)| sum_of_parts(k, k.widen(low), k.widen(high));
-        low.into_iter().zip(high).map(value).collect()
+        let k = self.bins.block.k;
+        let parts = self.parts();
+        let value = |bin: usize| join_parts(k, &parts.iter().map(|part| part[bin]).collect::<Vec<Int>>());
+        (0..BINS_PER_THREAD).map(value).collect()
     }
 
     /// Finds the first position at which the running sum of the weights reaches `target`. Returns this position, the

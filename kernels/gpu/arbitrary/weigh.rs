@@ -2,7 +2,7 @@
 //! of the weights of each chunk. It also collects the weights in the interval that contains the threshold of top-p.
 
 use super::division::Division;
-use super::list::Collector;
+use super::list::{Collector, Reserved};
 use super::records::{Decided, Records, Scanned, DECIDED, SCANNED, WEIGH, WEIGHED};
 use super::slice_block::{Pass, SliceBlock};
 use super::weights::Weights;
@@ -30,22 +30,34 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     let _before = k.argument();
     let sums = Records::argument(k, WEIGHED);
     let [lists, lens] = [(); 2].map(|()| k.argument());
-    let (block, row) = (&slice.block, slice.row);
+    let row = slice.row;
     let word = |word: Decided| decided.load(row, word as usize);
     k.when(k.eq(word(Decided::State), k.int(WEIGH)), || {
         let none = [NEG_INF_KEY, i32::MAX].map(|value| k.int(value));
         let weights = Weights::new(k, &slice.parameters, word(Decided::MaxKey), none);
         let (low, high) = (word(Decided::Low), word(Decided::High));
-        let list = Collector::new(k, lists, capacity(spec), row, || k.address(lens, row, 4));
-        list.clear(block);
-        k.barrier();
-
         let [total, above, collected] = [0; 3].map(|value| k.wide_variable(k.wide(value)));
         let [least, largest] = [i32::MAX, 0].map(|value| k.variable(k.int(value)));
+        let list = Collector::new(
+            k,
+            (lists, capacity(spec)),
+            row,
+            || k.address(lens, row, 4),
+            |[weight, _]| {
+                add_all(k, collected, [weight].into_iter());
+                k.set(least, k.min(k.get(least), weight));
+                k.set(largest, k.max(k.get(largest), weight));
+                k.always()
+            },
+            |words| words,
+        );
+        let reserved = Reserved::new(k);
         let accepts_raw = weights.accepts_raw();
         // Only weights below `high` are collected. If `high` is at most 1, no weight above 0 is below `high`. Then no
         // weight is collected, and `above` is equal to `total`. A plain draw has such a value of `high`.
         let is_divided = k.lt(k.int(1), high);
+        // The weights from `low` to `last` are collected.
+        let (width, last) = (k.max(k.sub(high, low), k.int(0)), k.sub(high, k.int(1)));
         // If the weight of the maximum of a slice is 0, all weights of the slice are 0.
         let max = slices.load(slice.number, Scanned::MaxKey as usize);
         k.when(k.lt(k.int(0), weights.of(max, k.int(0))), || {
@@ -56,21 +68,29 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
                         let weights: Vec<Int> = numbers.iter().map(|&number| weight(number)).collect();
                         add_all(k, total, weights.iter().copied());
                         k.when(is_divided, || {
-                            let large = |&weight: &Int| k.select(k.lt(weight, high), k.int(0), weight);
-                            add_all(k, above, weights.iter().map(large));
-                            let is_collected =
-                                |place: usize| k.both(k.le(low, weights[place]), k.lt(weights[place], high));
-                            let count = k.count_true((0..weights.len()).map(is_collected));
-                            k.when(k.lt(k.int(0), count), || {
-                                let reserved = list.reserve(count);
+                            let large = k.variable(k.int(0));
+                            weights.iter().for_each(|&weight| k.add_if(k.le(high, weight), large, weight));
+                            add_all(k, above, [k.get(large)].into_iter());
+                            // Three forms of the same condition. If they were equal, the assembler would keep the
+                            // results of eight comparisons, which takes more instructions than new comparisons.
+                            let is_collected = |weight| k.unsigned_lt(k.sub(weight, low), width);
+                            let is_any_collected =
+                                |any, &weight: &Int| k.unsigned_lt_or(k.sub(weight, low), width, any);
+                            let is_collected_if_full = |weight| k.unsigned_lt(k.sub(last, weight), width);
+                            let any = weights.iter().fold(k.never(), is_any_collected);
+                            k.when(k.warp_any(any), || {
+                                let entry = |place: usize| [weights[place], logits.index(numbers[place])];
+                                let before = list.state();
                                 for (place, &weight) in weights.iter().enumerate() {
-                                    k.when(is_collected(place), || {
-                                        add_all(k, collected, [weight].into_iter());
-                                        k.set(least, k.min(k.get(least), weight));
-                                        k.set(largest, k.max(k.get(largest), weight));
-                                        list.put(reserved, [weight, logits.index(numbers[place])]);
-                                    });
+                                    list.add_if(is_collected(weight), entry(place));
                                 }
+                                k.when(list.is_full(), || {
+                                    list.restore(before);
+                                    for (place, &weight) in weights.iter().enumerate() {
+                                        k.when(is_collected_if_full(weight), || list.add(entry(place)));
+                                    }
+                                });
+                                list.make_room();
                             });
                         });
                     }
@@ -83,11 +103,12 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
             });
         });
         k.when(k.not(is_divided), || k.set_wide(above, k.get_wide(total)));
+        k.when(is_divided, || list.reserve(&reserved));
         let of_warp = [total, above, collected].map(|sum| k.wide_warp_sum(k.get_wide(sum)));
         let mut words: Vec<Int> = of_warp.into_iter().flat_map(|sum| [k.low(sum), k.high(sum)]).collect();
         words.extend([k.warp_min(k.get(least)), k.warp_max(k.get(largest))]);
         sums.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &words);
-        list.flush(block);
+        k.when(is_divided, || list.flush(&reserved));
     });
 }
 

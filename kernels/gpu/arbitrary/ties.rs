@@ -1,0 +1,73 @@
+//! The search for the last of the equal entries that top-k keeps.
+
+use super::few::{Few, LARGEST_FEW};
+use super::list::{Entry, List};
+use super::row_block::THREADS;
+use super::search::Bins;
+use crate::ptx::{Int, Shared};
+use crate::semantics::arith::{Arith, WideArith};
+
+/// The entries of a list whose keys are equal to a threshold, in bins by their indices. Each thread has one bin.
+pub(super) struct Ties<'a, 'k> {
+    bins: &'a Bins<'a, 'k>,
+    /// The binary logarithm of the number of indices of a bin.
+    shift: u32,
+    /// The number of the bin that contains the entry, and the number of entries before this bin.
+    found: Shared,
+    /// The entries of this bin.
+    few: Few<'k>,
+}
+
+impl<'a, 'k> Ties<'a, 'k> {
+    /// Prepares the search in rows of `vocab` logits. [`Ties::find`] may be called after the next barrier. Until then,
+    /// the high parts of `bins` must not be used.
+    pub(super) fn new(bins: &'a Bins<'a, 'k>, vocab: usize) -> Ties<'a, 'k> {
+        let (block, k) = (bins.block, bins.block.k);
+        let shift = vocab.div_ceil(THREADS).next_power_of_two().trailing_zeros();
+        let ties = Ties { bins, shift, found: k.shared(2), few: Few::new(block.block) };
+        ties.few.clear();
+        k.store_shared(ties.counts(), block.block.thread, k.int(0));
+        ties
+    }
+
+    /// The numbers of entries of the bins.
+    fn counts(&self) -> Shared {
+        self.bins.parts[1]
+    }
+
+    /// Returns the index of entry number `wanted` of the list, in the order of the indices, among the entries whose key
+    /// is `threshold`. `wanted` is at least 1 and at most the number of these entries. `largest` is the largest index.
+    pub(super) fn find(&self, list: &List<'_>, threshold: Int, wanted: Int, largest: Int) -> Int {
+        let (k, block) = (self.bins.block.k, self.bins.block.block);
+        let is_tie = |entry: Entry| k.eq(entry.words[0], threshold);
+        let bin_of = |entry: Entry| k.shr(entry.words[1], self.shift);
+        list.for_few(is_tie, |entry| k.add_shared(self.counts(), bin_of(entry), k.int(1)));
+        k.barrier();
+        let count = k.load_shared(self.counts(), block.thread);
+        let before = block.sum_before(count);
+        let upto = k.add(before, count);
+        k.when(k.both(k.lt(before, wanted), k.le(wanted, upto)), || {
+            k.store_shared_words(self.found, k.int(0), [block.thread, before]);
+        });
+        k.barrier();
+        let [bin, before] = k.load_shared_words_at(self.found, 0);
+        let is_in_bin = |entry: Entry| k.both(is_tie(entry), k.eq(bin_of(entry), bin));
+        list.for_few(is_in_bin, |entry| self.few.add(entry.words[1], k.int(1)));
+        let count = self.few.count();
+        let index = k.variable(k.int(0));
+        k.when_else(
+            k.le(count, k.int(LARGEST_FEW as i32)),
+            || {
+                let [position, _, _] = self.few.locate(count, k.widen(k.sub(wanted, before)));
+                k.set(index, k.low(position));
+            },
+            || {
+                // An entry that is not a tie gets a position after all indices.
+                let from =
+                    |first, entry: Entry| k.select(is_tie(entry), k.sub(entry.words[1], first), k.int(-1));
+                k.set(index, self.bins.by_count(list, from, largest, wanted).0);
+            },
+        );
+        k.get(index)
+    }
+}

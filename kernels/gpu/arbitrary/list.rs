@@ -302,9 +302,9 @@ impl<'k> List<'k> {
         });
     }
 
-    /// Divides a range of numbers of kept entries into rounds, and calls `body` with the numbers of each round. A thread
-    /// executes a round after the first one only if the list contains the first entry of this round. The results of
-    /// `body` may be used only for entries that exist.
+    /// Divides a range of numbers of kept entries into rounds, and calls `body` with the numbers of each round. A
+    /// thread executes a round after the first one only if the list contains the first entry of this round. The results
+    /// of `body` may be used only for entries that exist.
     fn for_kept_rounds(&self, numbers: Range<usize>, body: &mut dyn FnMut(Range<usize>)) {
         let next = numbers.end.min(numbers.start + UNROLLED);
         body(numbers.start..next);

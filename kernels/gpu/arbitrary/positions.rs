@@ -4,8 +4,8 @@ use crate::dtype::Dtype;
 use crate::ptx::{Int, Ptx};
 use crate::semantics::arith::Arith;
 
-/// The positions of the keys of a row. A key with a larger position is less. The values of a 16-bit type have only a few
-/// of the keys. So the low bits of a position have no meaning, and a search need not separate them.
+/// The positions of the keys of a row. A key with a larger position is less. The values of a 16-bit type have only a
+/// few of the keys. So the low bits of a position have no meaning, and a search need not separate them.
 pub(super) struct Positions<'k> {
     k: &'k Ptx,
     /// The number of low bits that are equal in all values of the type: 0 in positive values and 1 in negative ones.

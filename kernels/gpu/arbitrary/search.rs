@@ -202,9 +202,9 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
 
     /// Finds the first position at which the running sum of the weights reaches `target`. Returns this position, the
     /// sum of the weights before it, and the sum of the weights at it. A search that counts can also return the last
-    /// position of a bin if the running sum is equal to `target` there. The third result is then the sum of the bin. The
-    /// low [`Search::unused`] bits of the position can be different from those of the entry.
-    /// This method can be called once, because it overwrites the bins.
+    /// position of a bin if the running sum is equal to `target` there. The third result is then the sum of the bin.
+    /// The low [`Search::unused`] bits of the position can be different from those of the entry. This method can be
+    /// called once, because it overwrites the bins.
     pub(super) fn find(&self, target: Wide) -> [Wide; 3] {
         let k = self.bins.block.k;
         let (first, shift) = (k.variable(k.int(0)), k.variable(self.shift));

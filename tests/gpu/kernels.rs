@@ -295,6 +295,45 @@ fn bins_with_many_entries() {
     }
 }
 
+/// The kernels compare at most 128 kept entries of the drawn chunk with each other. If there are more, they read the
+/// chunk. On a GPU with one multiprocessor, the first 400 logits of a row are in one chunk. Here, top-k keeps up to 300
+/// of these logits and no others.
+#[test]
+fn chunks_with_many_kept_entries() {
+    const KEPT: [usize; 8] = [1, 15, 16, 126, 127, 128, 129, 300];
+    let model = Model(Gpu { name: "small", multiprocessors: 1, l2_bytes: 1 << 17 });
+    let spec = spec(Way::Arbitrary, KEPT.len(), 20_001, Dtype::F32, true);
+    let mut rng = StdRng::seed_from_u64(17);
+    let mut problem = problem_of(&spec, vec![RowKind::Normal; spec.batch], &mut rng);
+    let mut bits = problem.bits.clone();
+    for (row, logits) in bits.chunks_mut(spec.vocab).enumerate() {
+        let mut order: Vec<usize> = (0..400).collect();
+        order.shuffle(&mut rng);
+        order.truncate(KEPT[row]);
+        for (index, logit) in logits.iter_mut().enumerate() {
+            let range = if order.contains(&index) { 6.0..7.0 } else { -4.0..-0.1_f32 };
+            *logit = rng.random_range(range).to_bits();
+        }
+        let words = random_words(rng.random(), 1);
+        problem.rows[row] = RowParams::new(KEPT[row] as i32, 1.0, 0.0, 1.0, words, spec.vocab);
+    }
+    problem.set_bits(bits);
+    let program = model.program(&spec);
+    let checked = check("drawn", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
+    assert_eq!(checked.cases, SCHEDULES.len());
+    // With a larger limit, the kernels store or read beyond the end of the array of these entries.
+    for (comparison, limit) in [("setp.lt.s32", i32::MAX), ("setp.le.s32", i32::MAX), ("setp.le.s32", 129)] {
+        let mut wrong = String::new();
+        for part in program.split_inclusive(';') {
+            let is_check = part.contains(comparison) && part.ends_with(", 128;");
+            wrong += &if is_check { part.replace(", 128;", &format!(", {limit};")) } else { part.to_owned() };
+        }
+        assert!(wrong != program, "{comparison}");
+        let said = check("drawn_wrong", &spec, &wrong, &problem).unwrap_err();
+        assert!(said.contains("mismatches") || said.contains("kernel nucleus_"), "{said}");
+    }
+}
+
 /// The number of logits of the rows with ties. The bound of their lists is below the ties, so the lists contain the
 /// ties.
 const TIED: usize = 20_001;

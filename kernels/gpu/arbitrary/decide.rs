@@ -4,7 +4,7 @@
 
 use super::division::Division;
 use super::draw::{self, Outcome};
-use super::few::{Few, LARGEST_FEW};
+use super::drawn::{Drawn, LARGEST_DRAWN};
 use super::list::{Entry, List};
 use super::positions::Positions;
 use super::records::{Records, Sampled, DECIDED, DONE, FAILED, HAS_LIST, SAMPLED, SCANNED, WEIGH};
@@ -79,7 +79,7 @@ struct Row<'a, 'k> {
     state: &'a State<'k>,
     bins: &'a Bins<'a, 'k>,
     /// The kept entries of the drawn chunk.
-    few: Few<'k>,
+    drawn: Drawn<'k>,
     /// The array of random words.
     words: Shared,
     results: &'a Results<'k>,
@@ -131,8 +131,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
             has_list,
             || {
                 // The sum of the ties contains a barrier. After it, the threads can add entries.
-                let few = Few::new(block.block);
-                few.clear();
+                let drawn = Drawn::new(block.block);
+                drawn.clear();
                 block.clear_parts();
                 let row = Row {
                     block: &block,
@@ -151,7 +151,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
                     ties: block.block.sum(ties_of_chunk),
                     state: &state,
                     bins: &bins,
-                    few,
+                    drawn,
                     words,
                     results: &results,
                     found: &found,
@@ -205,10 +205,9 @@ impl Row<'_, '_> {
         k.when_else(
             k.le(self.top_k, self.list.count()),
             || {
-                let from = |first, entry: Entry| k.sub(self.positions.of(entry.words[0]), first);
-                let farthest = self.positions.of(self.bound);
-                let (position, missing, has_more) =
-                    self.bins.by_count(&self.list, from, farthest, self.top_k);
+                let from = |first, entry: Entry| self.positions.from(first, entry.words[0]);
+                let range = (self.positions.of(self.bound), self.positions.unused());
+                let (position, missing, has_more) = self.bins.by_count(&self.list, from, range, self.top_k);
                 // The entries at the bound are not in the list. So the least key in the list is at least the bound plus
                 // 1.
                 let threshold = k.max(self.positions.key_at(position), k.add(self.bound, k.int(1)));
@@ -277,8 +276,10 @@ impl Row<'_, '_> {
                 // The search adds the weights of the list to bins. The sum of the bins is the sum of these weights, so
                 // no other loop over the list is needed.
                 let from = |first, entry| k.sub(of_list.of(entry)[1], first);
+                let unused = if is_by_distance { 0 } else { self.positions.unused() };
+                let range = (place_of(self.bound), unused);
                 let counts = Rest::counts(self, alone);
-                let search = self.bins.by_weight(&self.list, place_of(self.bound), from, weight);
+                let search = self.bins.by_weight(&self.list, range, from, weight);
                 let total = search.total();
                 let sum = k.wadd(total, all_ties);
                 let rest = Rest::new(self, counts, farthest, alone);
@@ -345,9 +346,7 @@ impl Row<'_, '_> {
         let outcome =
             Outcome { scanned: self.scanned, top_k: self.found.top_k(), least: k.get(self.found.least) };
         let is_kept = |weight| k.both(k.lt(k.int(0), weight), k.le(outcome.least, weight));
-        let chunk_of = |entry: Entry| block.chunk_of(entry.words[1]);
-        let few = &self.few;
-        let prepare = |entry| (chunk_of(entry), weight(entry));
+        let prepare = |entry: Entry| (block.chunk_of(entry.words[1]), weight(entry));
         self.list.for_each(prepare, |(chunk, weight)| {
             k.when(is_kept(weight), || block.add_to_chunk(chunk, weight));
         });
@@ -355,24 +354,21 @@ impl Row<'_, '_> {
         let sum = k.wadd(block.sum_of_parts(), of_ties);
         let remainder = draw::draw(block, self.words, sum, |drawn, target| {
             // The entries at the bound are not in the list. If none of them is kept, the list contains all kept entries
-            // of the chunk. They are usually few. Then the block need not read the chunk.
+            // of the chunk.
             let count = k.variable(k.int(i32::MAX));
             k.when(k.either(k.eq(of_tie, k.int(0)), k.eq(ties, k.int(0))), || {
                 // Few entries are in the chunk, so few weights are computed.
-                let is_in_chunk = |entry| k.eq(chunk_of(entry), drawn);
+                let is_in_chunk = |entry: Entry| block.is_in_chunk(drawn, entry.words[1]);
                 self.list.for_few(is_in_chunk, |entry| {
                     let weight = weight(entry);
-                    k.when(is_kept(weight), || few.add(entry.words[1], weight));
+                    k.when(is_kept(weight), || self.drawn.add(entry.words[1], weight));
                 });
-                k.set(count, few.count());
+                k.set(count, self.drawn.count());
             });
             let count = k.get(count);
             k.when_else(
-                k.le(count, k.int(LARGEST_FEW as i32)),
-                || {
-                    let [index, _, _] = few.locate(count, target);
-                    k.when(block.is_first(), || self.results.token(k.low(index)));
-                },
+                k.le(count, k.int(LARGEST_DRAWN as i32)),
+                || self.drawn.find(count, target, |index| self.results.token(index)),
                 || draw::read_chunk(block, self.parameters, self.results, &outcome, (drawn, target)),
             );
         });

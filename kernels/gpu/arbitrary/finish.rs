@@ -164,7 +164,7 @@ impl Interval<'_, '_> {
                         let weight = |entry: Entry| entry.words[0];
                         let distance = |first, entry| k.sub(k.sub(largest, first), weight(entry));
                         let range = k.sub(largest, smallest);
-                        let search = self.bins.by_weight(&self.list, range, distance, weight);
+                        let search = self.bins.by_weight(&self.list, (range, 0), distance, weight);
                         let position = k.low(search.find(target)[0]);
                         k.set(least, least_weight(k, k.sub(largest, position), min_weight));
                     },

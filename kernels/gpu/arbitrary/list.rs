@@ -1,5 +1,7 @@
 //! The list of a row: entries that the blocks of its slices collect, in any order.
 
+use std::ops::Range;
+
 use crate::kernels::gpu::block::Block;
 use crate::ptx::{Address, Int, Mask, Ptx, Shared, Variable, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
@@ -8,9 +10,12 @@ use crate::semantics::arith::{Arith, WideArith};
 const PLACES: usize = 11;
 /// If a thread of a warp has more than this number of entries, [`Collector::make_room`] stores the entries of the warp.
 const MOST_KEPT: usize = 5;
-/// The number of entries that a thread handles in each round of a loop over a list. The thread keeps the entries of its
-/// first round in registers.
+/// The largest number of entries that a thread keeps in registers. With more entries, `decide` spills registers.
+const LARGEST_KEPT: usize = 12;
+/// The number of kept entries after which a thread tests whether it has more of them.
 const UNROLLED: usize = 5;
+/// The number of further entries that a thread handles in each round of a loop. Their loads overlap.
+const FURTHER: usize = 3;
 /// The size of an entry: two words.
 const ENTRY_BYTES: usize = 8;
 
@@ -182,15 +187,16 @@ impl Reserved {
 
 /// The list of a row, for a block that reads it. Each thread keeps its first entries in registers. Several passes over
 /// a list read the other entries from the L1 cache.
-#[derive(Clone, Copy)]
 pub(super) struct List<'k> {
     block: Block<'k>,
     lists: Wide,
     capacity: usize,
     row: Int,
     count: Int,
+    /// The number of entries from the first entry of this thread to the end of the list.
+    rest: Int,
     /// The first entries of this thread. If the list is too short, some of these values are not entries.
-    kept: [[Int; 2]; UNROLLED],
+    kept: Vec<[Int; 2]>,
 }
 
 /// An entry of a list.
@@ -205,12 +211,12 @@ pub(super) struct Entry {
 /// registers.
 pub(super) struct Kept<F, const N: usize> {
     of: F,
-    values: [[Int; N]; UNROLLED],
+    results: Vec<[Int; N]>,
 }
 
 impl<F: Fn([Int; 2]) -> [Int; N], const N: usize> Kept<F, N> {
     pub(super) fn of(&self, entry: Entry) -> [Int; N] {
-        entry.kept.map_or_else(|| (self.of)(entry.words), |number| self.values[number])
+        entry.kept.map_or_else(|| (self.of)(entry.words), |number| self.results[number])
     }
 }
 
@@ -220,10 +226,12 @@ impl<'k> List<'k> {
     pub(super) fn load(block: Block<'k>, lists: Wide, capacity: usize, row: Int, count: Int) -> List<'k> {
         let k = block.k;
         let first = k.address(lists, k.element(row, capacity, block.thread), ENTRY_BYTES);
-        let kept = std::array::from_fn(|number| {
+        let rest = k.sub(count, block.thread);
+        let mut list = List { block, lists, capacity, row, count, rest, kept: Vec::new() };
+        let load = |number: usize| {
             let place = number * k.threads();
             // The places after the capacity are not loaded. If the list is too long, no thread uses its entries.
-            let exists = k.lt(block.thread, k.sub(count, k.int(place as i32)));
+            let exists = list.has_kept(number);
             let is_in_list = if place + k.threads() <= capacity {
                 exists
             } else {
@@ -231,8 +239,12 @@ impl<'k> List<'k> {
             };
             let words = k.load_words_if(is_in_list, first, place * ENTRY_BYTES, 2, k.int(0));
             [words[0], words[1]]
-        });
-        List { block, lists, capacity, row, count, kept }
+        };
+        let largest = capacity.div_ceil(k.threads()).min(LARGEST_KEPT);
+        let mut kept = Vec::new();
+        list.for_kept_rounds(0..largest, &mut |numbers| kept.extend(numbers.map(load)));
+        list.kept = kept;
+        list
     }
 
     /// The number of entries. It can exceed the capacity.
@@ -248,16 +260,9 @@ impl<'k> List<'k> {
 
     /// Computes a function of the entries that this thread keeps in registers. `of` must not have side effects.
     pub(super) fn keep<F: Fn([Int; 2]) -> [Int; N], const N: usize>(&self, of: F) -> Kept<F, N> {
-        let k = self.block.k;
-        let values = std::array::from_fn(|number| {
-            let values = [(); N].map(|()| k.variable(k.int(0)));
-            k.when(self.exists(self.block.thread, number), || {
-                let results = of(self.kept[number]);
-                values.iter().zip(results).for_each(|(&value, result)| k.set(value, result));
-            });
-            values.map(|value| k.get(value))
-        });
-        Kept { of, values }
+        let mut results = Vec::new();
+        self.for_each_kept(|entry| results.push(of(entry.words)));
+        Kept { of, results }
     }
 
     /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare`. `prepare` must not have side
@@ -288,11 +293,30 @@ impl<'k> List<'k> {
 
     /// Calls `body` with the entries that the thread keeps in registers. Most lists are shorter than the registers
     /// allow. So a warp skips the entries that do not exist.
-    fn for_each_kept(&self, body: impl Fn(Entry)) {
-        for (number, &words) in self.kept.iter().enumerate() {
-            let entry = Entry { words, kept: Some(number) };
-            self.block.k.when(self.exists(self.block.thread, number), || body(entry));
+    fn for_each_kept(&self, mut body: impl FnMut(Entry)) {
+        self.for_kept_rounds(0..self.kept.len(), &mut |numbers| {
+            for number in numbers {
+                let entry = Entry { words: self.kept[number], kept: Some(number) };
+                self.block.k.when(self.has_kept(number), || body(entry));
+            }
+        });
+    }
+
+    /// Divides a range of numbers of kept entries into rounds, and calls `body` with the numbers of each round. A
+    /// thread executes a round after the first one only if the list contains the first entry of this round. The results
+    /// of `body` may be used only for entries that exist.
+    fn for_kept_rounds(&self, numbers: Range<usize>, body: &mut dyn FnMut(Range<usize>)) {
+        let next = numbers.end.min(numbers.start + UNROLLED);
+        body(numbers.start..next);
+        if next < numbers.end {
+            self.block.k.when(self.has_kept(next), || self.for_kept_rounds(next..numbers.end, body));
         }
+    }
+
+    /// Whether the list contains entry `number` of those that the thread keeps in registers.
+    fn has_kept(&self, number: usize) -> Mask {
+        let k = self.block.k;
+        k.lt(k.int((number * k.threads()) as i32), self.rest)
     }
 
     /// Calls `body` with the further entries, several in each round, so that their loads overlap. The mask of an entry
@@ -300,14 +324,18 @@ impl<'k> List<'k> {
     fn for_further_rounds(&self, body: impl FnOnce(Vec<(Mask, Entry)>)) {
         let k = self.block.k;
         let last = k.sub(self.count, k.int(1));
-        let step = UNROLLED * k.threads();
-        k.for_range(k.add(self.block.thread, k.int(step as i32)), self.count, step, |first| {
+        let kept = self.kept.len() * k.threads();
+        if kept >= self.capacity {
+            return;
+        }
+        let start = k.add(self.block.thread, k.int(kept as i32));
+        k.for_range(start, self.count, FURTHER * k.threads(), |first| {
             let load = |number: usize| {
                 let place = k.min(self.place(first, number), last);
                 let address = k.address(self.lists, k.element(self.row, self.capacity, place), ENTRY_BYTES);
                 Entry { words: k.load_pair(address), kept: None }
             };
-            body((0..UNROLLED).map(|number| (self.exists(first, number), load(number))).collect());
+            body((0..FURTHER).map(|number| (self.exists(first, number), load(number))).collect());
         });
     }
 

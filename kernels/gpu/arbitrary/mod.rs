@@ -17,13 +17,14 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! records, state, list, positions, few, division, weights ← slice_block, row_block, sample ← search, scan, draw
-//!   ← ties ← decide, weigh, whole_row ← finish ← this file
+//! records, state, list, positions, few, division, weights ← slice_block, row_block, sample
+//!   ← search, scan, draw, drawn ← ties ← decide, weigh, whole_row ← finish ← this file
 //! ```
 
 mod decide;
 mod division;
 mod draw;
+mod drawn;
 mod few;
 mod finish;
 mod list;

@@ -4,14 +4,16 @@ use crate::dtype::Dtype;
 use crate::ptx::{Int, Ptx};
 use crate::semantics::arith::Arith;
 
-/// The positions of the keys of a row: their distances from the largest key. All keys of the values of a 16-bit type
-/// have the same low bits. The positions do not contain these bits, so a search needs fewer steps to separate them.
+/// The positions of the keys of a row. A key with a larger position is less. The values of a 16-bit type have only a
+/// few of the keys. So the low bits of a position have no meaning, and a search need not separate them.
 pub(super) struct Positions<'k> {
     k: &'k Ptx,
     /// The number of low bits that are equal in all values of the type: 0 in positive values and 1 in negative ones.
     unused: u32,
     /// The rank of the largest key.
     first: Int,
+    /// The position of a key is this number minus the key.
+    zero: Int,
 }
 
 impl<'k> Positions<'k> {
@@ -22,18 +24,33 @@ impl<'k> Positions<'k> {
             Dtype::Bf16 => 16,
             Dtype::F16 => 13,
         };
-        Positions { k, unused, first: rank(k, unused, max_key) }
+        let first = rank(k, unused, max_key);
+        Positions { k, unused, first, zero: k.shl(first, unused) }
     }
 
-    /// The position of a key. Different values have different positions. If a key is not one of a value, its position
-    /// is the one of the next larger value.
+    /// The number of low bits of a position that have no meaning. The positions of two different values also differ in
+    /// other bits, because the other bits are the difference of the ranks of the largest key and the value.
+    pub(super) fn unused(&self) -> u32 {
+        self.unused
+    }
+
+    /// The position of a key, as an unsigned integer.
     pub(super) fn of(&self, key: Int) -> Int {
-        self.k.sub(self.first, rank(self.k, self.unused, key))
+        self.k.sub(self.zero, key)
     }
 
-    /// The key of the value at a position. No value is between this key and the values at the next position.
+    /// The position of a key minus `start`. All keys of a loop share the first subtraction.
+    pub(super) fn from(&self, start: Int, key: Int) -> Int {
+        self.k.sub(self.k.sub(self.zero, start), key)
+    }
+
+    /// The key of the value at a position, whatever its low bits are. No value is between this key and the values at
+    /// later positions.
     pub(super) fn key_at(&self, position: Int) -> Int {
-        key_of_rank(self.k, self.unused, self.k.sub(self.first, position))
+        let k = self.k;
+        let distance =
+            if self.unused == 0 { position } else { k.shr_by(position, k.int(self.unused as i32)) };
+        key_of_rank(k, self.unused, k.sub(self.first, distance))
     }
 }
 

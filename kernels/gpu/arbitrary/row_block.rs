@@ -104,6 +104,12 @@ impl<'k> RowBlock<'k> {
         self.k.divide(index, self.division.chunk_len()).0
     }
 
+    /// Whether a chunk contains the logit with index `index` in the row.
+    pub(super) fn is_in_chunk(&self, chunk: Int, index: Int) -> Mask {
+        let (k, len) = (self.k, self.division.chunk_len());
+        k.unsigned_lt(k.sub(index, k.mul(chunk, len)), k.int(len as i32))
+    }
+
     /// Adds a weight to a chunk.
     pub(super) fn add_to_chunk(&self, chunk: Int, weight: Int) {
         add_in_parts(self.k, self.parts, chunk, weight);

@@ -35,16 +35,17 @@ impl<'a, 'k> Bins<'a, 'k> {
     /// are wanted at it (not before it), and whether it has more entries.
     ///
     /// No entry may have a position after `largest`. The result is at most `largest`. `distance` returns the position
-    /// of an entry minus its first argument.
+    /// of an entry minus its first argument. The search does not separate positions that differ only in the low
+    /// `unused` bits.
     pub(super) fn by_count(
         &self,
         list: &List<'_>,
         distance: impl Fn(Int, Entry) -> Int,
-        largest: Int,
+        (largest, unused): (Int, u32),
         wanted: Int,
     ) -> (Int, Int, Mask) {
         let k = self.block.k;
-        let search = Search::new(self, list, largest, distance, |_| k.int(1), Kind::Count);
+        let search = Search::new(self, list, (largest, unused), distance, |_| k.int(1), Kind::Count);
         let [position, before, at] = search.find(k.widen(wanted));
         // The last position of a bin can be after `largest`.
         let position = k.low(position);
@@ -54,16 +55,17 @@ impl<'a, 'k> Bins<'a, 'k> {
     }
 
     /// Starts a search by the weights of entries. Adds these weights to the bins of the first step. No entry may have a
-    /// position after `largest`. `distance` returns the position of an entry minus its first argument. The bins must
-    /// not be used for anything else before the end of the search.
+    /// position after `largest`. `distance` returns the position of an entry minus its first argument. The search does
+    /// not separate positions that differ only in the low `unused` bits. The bins must not be used for anything else
+    /// before the end of the search.
     pub(super) fn by_weight<'s, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int>(
         &'s self,
         list: &'s List<'k>,
-        largest: Int,
+        (largest, unused): (Int, u32),
         distance: D,
         weight: W,
     ) -> Search<'s, 'a, 'k, D, W> {
-        Search::new(self, list, largest, distance, weight, Kind::Weight)
+        Search::new(self, list, (largest, unused), distance, weight, Kind::Weight)
     }
 }
 
@@ -85,6 +87,8 @@ pub(super) struct Search<'s, 'a, 'k, D, W> {
     distance: D,
     weight: W,
     kind: Kind,
+    /// The number of low bits of a position that the search does not find.
+    unused: u32,
     /// The number of low bits of a position that are still unknown after the first step.
     shift: Int,
     /// The running sums before the first bin of this thread and up to the last one. They do not include the entries
@@ -101,17 +105,18 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
     fn new(
         bins: &'s Bins<'a, 'k>,
         list: &'s List<'k>,
-        largest: Int,
+        (largest, unused): (Int, u32),
         distance: D,
         weight: W,
         kind: Kind,
     ) -> Search<'s, 'a, 'k, D, W> {
         let k = bins.block.k;
-        let shift = k.max(k.sub(k.int(32 - BITS as i32), k.leading_zeros(largest)), k.int(0));
+        let shift = k.max(k.sub(k.int(32 - BITS as i32), k.leading_zeros(largest)), k.int(unused as i32));
         let sums = [(); 2].map(|()| k.wide_variable(k.wide(0)));
         let (found, few) = (Place::new(bins.block.block), Few::new(bins.block.block));
         let total = k.wide(0);
-        let mut search = Search { bins, list, distance, weight, kind, shift, sums, total, found, few };
+        let mut search =
+            Search { bins, list, distance, weight, kind, unused, shift, sums, total, found, few };
         // No barrier is needed here. An earlier search has other places and entries. A barrier follows its last access
         // to the bins.
         let sums = search.fill(k.int(0), shift);
@@ -198,7 +203,8 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
     /// Finds the first position at which the running sum of the weights reaches `target`. Returns this position, the
     /// sum of the weights before it, and the sum of the weights at it. A search that counts can also return the last
     /// position of a bin if the running sum is equal to `target` there. The third result is then the sum of the bin.
-    /// This method can be called once, because it overwrites the bins.
+    /// The low [`Search::unused`] bits of the position can be different from those of the entry. This method can be
+    /// called once, because it overwrites the bins.
     pub(super) fn find(&self, target: Wide) -> [Wide; 3] {
         let k = self.bins.block.k;
         let (first, shift) = (k.variable(k.int(0)), k.variable(self.shift));
@@ -216,7 +222,7 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
                 k.set_wide(before, k.wadd(k.get_wide(before), before_bin));
                 k.set_wide(at, of_bin);
                 let rest = k.wide_difference(rest, before_bin);
-                let is_last_step = k.eq(by, k.int(0));
+                let is_last_step = k.eq(by, k.int(self.unused as i32));
                 let last = match self.kind {
                     Kind::Count => k.either(k.not(k.wlt(rest, of_bin)), is_last_step),
                     Kind::Weight => is_last_step,
@@ -238,7 +244,7 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
                             k.set(is_open, k.int(0));
                         },
                         || {
-                            let by = k.max(k.sub(by, k.int(BITS as i32)), k.int(0));
+                            let by = k.max(k.sub(by, k.int(BITS as i32)), k.int(self.unused as i32));
                             k.set(shift, by);
                             // Before this barrier, some threads can still read the results of this step.
                             k.barrier();

@@ -40,8 +40,9 @@ impl<'a, 'k> Ties<'a, 'k> {
     pub(super) fn find(&self, list: &List<'_>, threshold: Int, wanted: Int, largest: Int) -> Int {
         let (k, block) = (self.bins.block.k, self.bins.block.block);
         let is_tie = |entry: Entry| k.eq(entry.words[0], threshold);
-        let bin_of = |entry: Entry| k.shr(entry.words[1], self.shift);
-        list.for_few(is_tie, |entry| k.add_shared(self.counts(), bin_of(entry), k.int(1)));
+        list.for_few(is_tie, |entry| {
+            k.add_shared(self.counts(), k.shr(entry.words[1], self.shift), k.int(1));
+        });
         k.barrier();
         let count = k.load_shared(self.counts(), block.thread);
         let before = block.sum_before(count);
@@ -51,7 +52,11 @@ impl<'a, 'k> Ties<'a, 'k> {
         });
         k.barrier();
         let [bin, before] = k.load_shared_words_at(self.found, 0);
-        let is_in_bin = |entry: Entry| k.both(is_tie(entry), k.eq(bin_of(entry), bin));
+        // This comparison has no common operation with the loop above. Otherwise, its results would occupy registers.
+        let start = k.shl(bin, self.shift);
+        let is_in_bin = |entry: Entry| {
+            k.both(is_tie(entry), k.unsigned_lt(k.sub(entry.words[1], start), k.int(1 << self.shift)))
+        };
         list.for_few(is_in_bin, |entry| self.few.add(entry.words[1], k.int(1)));
         let count = self.few.count();
         let index = k.variable(k.int(0));
@@ -65,7 +70,7 @@ impl<'a, 'k> Ties<'a, 'k> {
                 // An entry that is not a tie gets a position after all indices.
                 let from =
                     |first, entry: Entry| k.select(is_tie(entry), k.sub(entry.words[1], first), k.int(-1));
-                k.set(index, self.bins.by_count(list, from, largest, wanted).0);
+                k.set(index, self.bins.by_count(list, from, (largest, 0), wanted).0);
             },
         );
         k.get(index)

@@ -28,7 +28,8 @@ with_pkg_config() {
         for source in main.c main.cpp; do
             compiler=cc
             [ $source = main.c ] || compiler="c++ -std=c++17"
-            eval "$compiler \"\$2/\$source\" $flags -o \"\$out/\$source.\$kind\"" && linked $kind "$out/$source.$kind" || return 1
+            eval "$compiler \"\$2/\$source\" $flags -o \"\$out/\$source.\$kind\"" &&
+                linked $kind "$out/$source.$kind" || return 1
         done
     done
     rm -r "$out"

@@ -22,7 +22,7 @@ cc -std=c99 -O2 -Wall -Wextra -Wconversion -pedantic -Werror -fPIC -shared -Iinc
 
 escaped=$(printf '%s\n' "$lib" | sed 's/[&|\\]/\\&/g')
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-sed -e "s|@PREFIX@|$escaped|" -e "s|@VERSION@|$version|" -e 's|@RPATH@| -Wl,-rpath,${libdir}|' \
+sed -e "s|@PREFIX@|$escaped|" -e "s|@VERSION@|$version|" -e 's|@RPATH@| -Wl,-rpath,${libdir}|' -e 's|@QUOTE@|"|g' \
     -e "s|^includedir=.*|includedir=$(printf '%s\n' "$PWD" | sed 's/[&|\\]/\\&/g')/include|" \
     -e "s|^libdir=.*|libdir=$escaped|" scripts/install/nucleus.pc.in >"$output/pkgconfig/nucleus.pc"
 

@@ -21,7 +21,7 @@ const FARTHEST: f32 = (WEIGHT_BITS as f32 + 1.5) * OCTAVE as f32;
 /// into twice the weight. Each further octave adds 1 to the shift.
 const FIRST_SHIFT: i32 = 30 - WEIGHT_BITS as i32;
 /// The sum of this number and a smaller float is rounded to an integer. The low bits of the sum contain the integer.
-const ROUNDING: f32 = (1 << 23) as f32;
+pub const ROUNDING: f32 = (1 << 23) as f32;
 const ROUNDING_BITS: i32 = 0x4b00_0000;
 
 /// The encoding of a distance `q`, 0 to 29.5 octaves, that [`quantize`] returns: the bits of the float

@@ -10,7 +10,7 @@ use super::positions::Positions;
 use super::records::{Records, Sampled, DECIDED, DONE, FAILED, HAS_LIST, SAMPLED, SCANNED, WEIGH};
 use super::row_block::{sum_of, Place, RowBlock, THREADS};
 use super::sample::{capacity, needs_top_k};
-use super::scan::{self, BIN_BITS};
+use super::scan::{self, BIN_BITS, FIRST_ZERO};
 use super::search::Bins;
 use super::state::{State, BINS};
 use super::ties::Ties;
@@ -25,7 +25,7 @@ use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
 use crate::semantics::rules::{is_candidate, kept_weight};
 use crate::semantics::top_p::target;
-use crate::semantics::weights::MAX_WEIGHT;
+use crate::semantics::weights::{MAX_WEIGHT, ZERO_Q};
 
 /// A limit on a rounding error. The distance of an entry from the maximum is approximately the distance of the bound
 /// from the maximum plus the distance of the entry from the bound. Each of the three distances is below 2²³ and has an
@@ -33,7 +33,9 @@ use crate::semantics::weights::MAX_WEIGHT;
 /// errors are at most 2⁻²⁴. The rounding to an integer also contributes 0.5. So the error of the sum is at most 4.5. A
 /// distance that is limited to 29.5 octaves can have a larger error, but the weight at this distance is 0 in any case.
 /// The distance of the entry from the bound is only known as a bin: see [`Rest::limits`].
-const ROUNDING: i32 = 16;
+const LARGEST_ERROR: i32 = 16;
+// The scan also counts entries that are not below the bound in this bin, so its entries must not change a sum.
+const _: () = assert!((FIRST_ZERO << BIN_BITS) - (1 << (BIN_BITS - 1)) - LARGEST_ERROR >= ZERO_Q);
 
 /// The outcome of a row, in variables that the kernel sets step by step.
 struct Found<'k> {
@@ -255,13 +257,13 @@ impl Row<'_, '_> {
         let farthest = weights.q(self.bound);
         let of_tie = k.select(is_candidate(k, self.bound), weight_at(k, farthest), k.int(0));
         let all_ties = k.wmul(k.widen(of_tie), k.widen(ties));
-        // The sum of the weights of the list and of the ties that are at least `least`.
         // The values of a 16-bit type are fewer than their distances, so a search by value needs fewer steps.
         let is_by_distance = self.spec.dtype == Dtype::F32;
         let place_of = |key| if is_by_distance { weights.q(key) } else { self.positions.of(key) };
         let of_list = self.list.keep(|[key, index]| [weights.of(key, index), place_of(key)]);
         let weight = |entry: Entry| of_list.of(entry)[0];
         let sum_of_list = |least: Int| self.list.sum(|entry| kept_weight(k, weight(entry), least));
+        // The sum of the weights of the list and of the ties that are at least `least`.
         let reaching =
             |least: Int| k.wadd(sum_of_list(least), k.wselect(k.lt(of_tie, least), k.wide(0), all_ties));
         let min_weight = parameters.get(Column::MinWeight);
@@ -453,11 +455,11 @@ impl<'k> Rest<'k> {
     fn limits(&self, bin: Int) -> [Int; 2] {
         let k = self.k;
         // The distance of an entry from the middle of its bin.
-        const MOST: i32 = (1 << (BIN_BITS - 1)) + ROUNDING;
+        const MOST: i32 = (1 << (BIN_BITS - 1)) + LARGEST_ERROR;
         let middle = k.add(self.distance, k.shl(bin, BIN_BITS));
         let farthest = k.add(middle, k.int(MOST));
         // An entry is below the bound, so its distance from the maximum is at least that of the bound.
-        let least = k.max(k.sub(self.distance, k.int(ROUNDING)), k.int(0));
+        let least = k.max(k.sub(self.distance, k.int(LARGEST_ERROR)), k.int(0));
         let nearest = k.max(k.sub(middle, k.int(MOST)), least);
         [weight_at(k, farthest), weight_at(k, nearest)]
     }

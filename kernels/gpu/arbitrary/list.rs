@@ -9,7 +9,7 @@ use crate::semantics::arith::{Arith, WideArith};
 /// The number of entries that a thread can collect in shared memory, plus one.
 const PLACES: usize = 11;
 /// If a thread of a warp has more than this number of entries, [`Collector::make_room`] stores the entries of the warp.
-const MOST_KEPT: usize = 5;
+const MOST_WAITING: usize = 5;
 /// The largest number of entries that a thread keeps in registers. With more entries, `decide` spills registers.
 const LARGEST_KEPT: usize = 12;
 /// The number of kept entries after which a thread tests whether it has more of them.
@@ -26,14 +26,15 @@ const ENTRY_BYTES: usize = 8;
 pub(super) struct Collector<'k, L, S, E> {
     k: &'k Ptx,
     places: Shared,
-    /// The addresses of the first and the last place of this thread. The last place never has a candidate.
+    /// The addresses of the first and the last place of this thread. A candidate in the last place is lost.
     first: Int,
     last: Int,
     /// The address of the next place of this thread.
     next: Variable,
     /// Returns the address of the number of entries of the row. The number can exceed the capacity.
     len: L,
-    /// Whether a candidate is an entry. It is called once for each candidate that is stored or dropped.
+    /// Whether a candidate is an entry. It is called once for each candidate that is stored or dropped, so it can also
+    /// count candidates or sum their weights.
     selects: S,
     /// Computes the words of an entry from those of the candidate.
     entry: E,
@@ -119,7 +120,7 @@ where
     /// If a thread of the warp has few places left, stores the entries of the warp in the list.
     pub(super) fn make_room(&self) {
         let k = self.k;
-        let most = k.add(self.first, k.int((MOST_KEPT * Self::step(k)) as i32));
+        let most = k.add(self.first, k.int((MOST_WAITING * Self::step(k)) as i32));
         k.when(k.warp_any(k.lt(most, k.get(self.next))), || {
             let reserved = Reserved::new(k);
             self.reserve(&reserved);

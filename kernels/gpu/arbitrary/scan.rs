@@ -16,15 +16,14 @@ use crate::ptx::{Address, Float, Int, Mask, Ptx, Shared, Variable, WARP};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{order_key, MAX_FINITE_BITS};
 use crate::semantics::rules::row_status;
-use crate::semantics::weights::{OCTAVE_BITS, ZERO_Q};
+use crate::semantics::weights::{OCTAVE_BITS, ROUNDING, ZERO_Q};
 
 /// The binary logarithm of the number of units of the distance `q` per bin. An entry is in the bin whose number is its
 /// distance from the bound in bins, rounded to nearest.
 pub(super) const BIN_BITS: u32 = OCTAVE_BITS - 6;
-/// The sum of this number and a smaller float is rounded to an integer. The low bits of the sum contain the integer.
-const ROUNDING: f32 = (1 << 23) as f32;
-/// The last bin that is used. The weights of all entries in it are 0, because its first half begins after [`ZERO_Q`].
-const FIRST_ZERO: i32 = (ZERO_Q >> BIN_BITS) + 2;
+/// The last bin that is used. All entries in it have the weight 0, even if their distances have rounding errors: see
+/// the assertion in `decide.rs`.
+pub(super) const FIRST_ZERO: i32 = (ZERO_Q >> BIN_BITS) + 2;
 const _: () = assert!((FIRST_ZERO as usize) < BINS);
 
 /// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, the sampled records, the
@@ -167,7 +166,7 @@ fn collect<L, S, E>(
     let words = |number: usize| [k.to_bits(values[number]), logits.index(number)];
     k.when(k.warp_any(reaches(max)), || {
         // Most tiles have few logits at the bound. The list collects them too, and drops them later. So this code
-        // compares each logit once. It has no branch in which some threads of a warp wait for others.
+        // compares each logit once. The usual path has no branch in which some threads of a warp wait for others.
         let before = list.state();
         for (group, values) in values.chunks(GROUP).enumerate() {
             k.when(k.warp_any(k.at_least(largest(k, values), bound.at_least)), || {
@@ -197,7 +196,7 @@ fn collect<L, S, E>(
             // The assembler would put a branch around an atomic operation with a mask. So the logits at or above the
             // bound and NaN are counted in `FIRST_ZERO`, which changes no result.
             let distance = k.fmul(k.fsub(bound.value, value), bound.bin_scale);
-            let bin = k.at_most(k.fadd(distance, k.float(ROUNDING)), MOST);
+            let bin = k.fadd(k.at_most(distance, FIRST_ZERO as f32), k.float(ROUNDING));
             let bin = k.fselect(k.flt(value, bound.at_least), bin, k.float(MOST));
             k.add_shared(bins, k.to_bits(bin), k.int(1));
         }

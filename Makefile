@@ -268,10 +268,13 @@ abi-baseline: ## write the baseline in tests/abi: at a release, or with a change
 	@scripts/install-deps.sh abi
 	@scripts/abi.py baseline
 
-# If there is a build, installs it without building again. So root needs no Rust toolchain. The values are in single
-# quotes in the shell.
+# If there is a build, this installs it and does not build again. So root needs no Rust toolchain. The shell receives
+# each value in single quotes, so a value must not contain one. make expands a `$` in a value that the user sets, so
+# only the value before the expansion shows it.
+PREFIX_OF_USER = $(if $(filter command environment,$(firstword $(origin PREFIX))),$(value PREFIX))
 INSTALL_VALUES = $(PREFIX)$(DESTDIR)$(LIBDIR)$(CMAKEDIR)$(RPATH)$(RELOCATABLE)
 INSTALL = $(if $(findstring ',$(INSTALL_VALUES)),$(error PREFIX, DESTDIR, LIBDIR, CMAKEDIR, RPATH and RELOCATABLE must not contain a single quote)) \
+	$(if $(findstring $$,$(PREFIX_OF_USER)),$(error PREFIX is $(PREFIX_OF_USER); it must not contain $$)) \
 	PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' LIBDIR='$(LIBDIR)' CMAKEDIR='$(CMAKEDIR)' RPATH='$(RPATH)' \
 	RELOCATABLE='$(RELOCATABLE)' VERSION='$(VERSION)' scripts/install.sh
 

@@ -223,8 +223,8 @@ enum {
     /** The plugin's file does not exist, or no plugin is named although the call needs one. */
     NUC_PLUGIN_NOT_FOUND = 2,
     /**
-     * The file is not a PJRT plugin, or this process cannot load it. Either the dynamic loader reports an error, which
-     * the message quotes, or the program was linked with `-static`.
+     * The file is not a PJRT plugin, or this process cannot load it. If the dynamic loader reports an error, the
+     * message quotes it. A program that was linked with `-static` cannot load plugins.
      */
     NUC_PLUGIN_INVALID = 3,
     /** The plugin implements a version of the PJRT C API that this library does not support. */
@@ -468,8 +468,8 @@ typedef struct nuc_sampler_options {
      *
      * With a client and a `program_dir`, the library reads the file that contains the plugin's functions. It finds
      * the file's path in /proc/self/maps (Linux). If the file was replaced or removed after the caller loaded it,
-     * nuc_sampler_create returns NUC_PLUGIN_NOT_FOUND. If this library loaded the plugin first, it has the file open,
-     * and creation succeeds.
+     * nuc_sampler_create returns NUC_PLUGIN_NOT_FOUND. If this library loaded the plugin before, it still has the file
+     * open. nuc_sampler_create then succeeds.
      */
     void *pjrt_client;
     /**
@@ -963,8 +963,8 @@ typedef struct nuc_parameters_options {
     /** `sizeof(nuc_parameters_options)`, in the caller's version of this header. */
     size_t struct_size;
     /**
-     * The number of rows of the logits, at least 1. nuc_prewarm and nuc_compile_ahead accept at most 65536 rows for
-     * logits on a device.
+     * The number of rows of the logits, at least 1. With logits on a device, nuc_prewarm and nuc_compile_ahead accept
+     * at most 65536 rows.
      */
     size_t num_rows;
     /** The number of elements per row, 1 to 16777216. */
@@ -1769,8 +1769,8 @@ NUC_API nuc_status nuc_prewarming_destroy(nuc_prewarming *prewarming,
  *
  * A file matches only the plugin build, the kind, number and arrangement of devices, and the compiler flags
  * (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A file for a CPU also matches only
- * the model and the features of the processor. A sampler with any other of these ignores the file and compiles the
- * program.
+ * the model and the features of the processor for which it was compiled. If one of these differs, a sampler ignores
+ * the file and compiles the program.
  *
  * If `topology` is set, this host needs no device. For example, libtpu compiles for TPUs on any x86-64 Linux host. Set
  * these environment variables for libtpu:

@@ -565,7 +565,7 @@ public:
         return option;
     }
 
-    /** Whether a string of the option contains a NUL character, where the C function would cut it. */
+    /** Whether the name or the string value contains a NUL character. The C function would ignore the text after it. */
     [[nodiscard]] bool contains_nul() const noexcept {
         return name_.find('\0') != std::string::npos || string_.find('\0') != std::string::npos;
     }
@@ -752,15 +752,15 @@ struct call_error {
     return {status::out_of_memory, -1, nullptr, "there is not enough memory for the arguments of the call", nullptr};
 }
 
-// Finds a string with a NUL character, where the C function would cut the string.
+// Finds a string that contains a NUL character. The C function would ignore the text after it. The first one counts.
 class nul_check {
 public:
     void string(const std::string &value, const char *name) noexcept {
-        if (value.find('\0') != std::string::npos) name_ = name;
+        if (name_ == nullptr && value.find('\0') != std::string::npos) name_ = name;
     }
     void options(const std::vector<client_option> &values, const char *name) noexcept {
         for (const client_option &value : values) {
-            if (value.contains_nul()) name_ = name;
+            if (name_ == nullptr && value.contains_nul()) name_ = name;
         }
     }
 

@@ -20,10 +20,11 @@ set -eu
 export LC_ALL=C
 cd "$(dirname "$0")/.."
 [ -n "${PREFIX:-}" ] || { echo "install: PREFIX is empty; set it to a directory such as /usr/local" >&2; exit 1; }
-# These characters have a meaning in the files of pkg-config, even inside quotes.
+# pkg-config gives these characters a meaning, even inside quotes.
 case $PREFIX in
-    *[\"\'\\\$\`]*)
-        echo "install: PREFIX is $PREFIX; it must not contain quotes, \\ or \$" >&2
+    *[\"\'\\\$\`\#,]*)
+        printf 'install: PREFIX is %s; it must not contain a quote, a backquote, a backslash, $, # or a comma\n' \
+            "$PREFIX" >&2
         exit 1
         ;;
 esac
@@ -36,8 +37,9 @@ libdir=${LIBDIR:-lib}
 cmakedir=${CMAKEDIR:-$libdir/cmake/nucleus}
 list=share/nucleus/installed-files
 
-# Removes the directory of the prefix, which install.sh created, if it is empty. Below DESTDIR also removes its parents
-# that are empty then. Without DESTDIR they can be directories of the system, such as /opt.
+# Removes the directory of the prefix if it is empty; install.sh created it. With DESTDIR, also removes each parent
+# below DESTDIR that is then empty. Without DESTDIR, a parent can be a directory of the system, such as /opt, so it
+# stays.
 remove_prefix() {
     rmdir --ignore-fail-on-non-empty "$root"
     parent=$(dirname "$prefix") stage=${root%"$prefix"}
@@ -110,7 +112,7 @@ do_install() {
     rpath=' -Wl,-rpath,@QUOTE@${libdir}@QUOTE@'
     case $prefix in /usr | /) rpath= ;; esac
     if [ "${RPATH:-yes}" = no ]; then rpath=; fi
-    # Quotes allow spaces in the prefix. pkg-config itself escapes the spaces of pcfiledir.
+    # With quotes, the prefix can contain spaces. pkg-config itself escapes the spaces in pcfiledir.
     pc_prefix=$prefix quote='"'
     if [ "${RELOCATABLE:-no}" = yes ]; then pc_prefix='${pcfiledir}/'$(to_prefix "$libdir/pkgconfig") quote=; fi
 

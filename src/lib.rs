@@ -36,7 +36,7 @@
 //! | `pjrt` | yes | PJRT plugins, compiled programs, logits on a device, and the C ABI |
 //!
 //! The feature `pjrt` needs `protoc` and `libclang` to build. Without it, the crate has only the built-in CPU backend,
-//! needs only cargo to build, reads no environment variable, and exports no C function:
+//! needs only the Rust toolchain to build, reads no environment variable, and exports no C function:
 //! `nucleus-sampler = { version = "0.1", default-features = false }`.
 //!
 //! # Environment

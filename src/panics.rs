@@ -1,4 +1,5 @@
-//! Keeps the panics of this library off standard error, and reads the text of a caught panic.
+//! Keeps the panics of this library off standard error, and passes a caught panic and its source location to another
+//! thread.
 //!
 //! The C boundary turns a panic into a status and a message. Rust's default report would confuse the users of a program
 //! in another language. So this module installs a panic hook. While a thread runs this library's code on behalf of a C
@@ -74,8 +75,8 @@ impl Inherited {
         work()
     }
 
-    /// Like [`Inherited::run`], but catches a panic, for a thread that waits for this thread. The state of `work` must
-    /// not be used after a panic.
+    /// Like [`Inherited::run`], but catches a panic. After a panic, the caller must not use the state that `work`
+    /// changed.
     pub(crate) fn catch<R>(self, work: impl FnOnce() -> R) -> Result<R, Caught> {
         catch_unwind(AssertUnwindSafe(|| self.run(work)))
             .map_err(|panic| Caught { panic, place: PLACE.take() })
@@ -102,12 +103,13 @@ impl std::fmt::Display for Caught {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let text = self.panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| self.panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        let place = self.place.as_deref().unwrap_or_default();
-        write!(f, "internal defect, please report it: {text} {place}")
+        let place = self.place.as_ref().map(|place| format!(" {place}")).unwrap_or_default();
+        write!(f, "internal defect, please report it: {text}{place}")
     }
 }
 
-/// Returns what a thread returned that ran [`Inherited::catch`]. Continues a panic of this thread.
+/// Returns the result of a thread that ran [`Inherited::catch`]. If that thread panicked, continues the panic on the
+/// calling thread.
 pub(crate) fn joined<R>(returned: std::thread::Result<Result<R, Caught>>) -> R {
     match returned {
         Ok(Ok(result)) => result,
@@ -152,5 +154,14 @@ mod tests {
             assert!(is_silent());
         }
         assert!(!is_silent());
+    }
+
+    #[test]
+    fn the_message_ends_with_the_place_if_it_is_known() {
+        let message = |place: Option<&str>| {
+            Caught { panic: Box::new("text"), place: place.map(str::to_owned) }.to_string()
+        };
+        assert_eq!(message(Some("(a.rs:1:2)")), "internal defect, please report it: text (a.rs:1:2)");
+        assert_eq!(message(None), "internal defect, please report it: text");
     }
 }

@@ -253,8 +253,8 @@ pub(crate) struct Compile {
 
 #[derive(Args)]
 pub(crate) struct Emit {
-    /// The number of rows of the call: at most 65536 with --embed or with logits on the device, otherwise at most 128,
-    /// because larger batches run in pieces.
+    /// The number of rows of the call, at most 128, because larger batches run in pieces. With --embed or with logits
+    /// on the device, at most 65536.
     #[arg(long, value_name = "ROWS", value_parser = up_to(LARGEST_BUCKET))]
     pub(crate) batch: usize,
     #[command(flatten)]
@@ -374,7 +374,7 @@ impl Calls {
 
 fn at_least_1(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) | Err(_) => Err("it must be an integer of at least 1".to_owned()),
+        Ok(0) | Err(_) => Err("it must be an integer that is at least 1".to_owned()),
         Ok(number) => Ok(number),
     }
 }

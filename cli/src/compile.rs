@@ -12,18 +12,8 @@ use nucleus::pjrt;
 use serde_json::json;
 
 use crate::arguments::Compile;
+use crate::flag_names::name_flags;
 use crate::{cannot_be_written, child, write_line, Result};
-
-/// Fields of the library's options that appear in its messages, each with the flag that sets the field.
-const FLAGS: [(&str, &str); 7] = [
-    ("output_dir", "--output"),
-    ("topology", "--topology"),
-    ("max_k", "--max-k"),
-    ("vocab", "--vocab"),
-    ("row_buckets", "--row-buckets"),
-    ("debug_arrays", "--debug-arrays"),
-    ("row_counts", "--batch"),
-];
 
 /// Compiles in a child process.
 pub(crate) fn run(arguments: &Compile) -> Result<()> {
@@ -123,28 +113,5 @@ fn explain(error: Error) -> String {
             path.display()
         ),
         _ => name_flags(&error.to_string()),
-    }
-}
-
-/// If a message starts with a field of the library's options, replaces the field by the flag.
-pub(crate) fn name_flags(message: &str) -> String {
-    for (field, flag) in FLAGS {
-        if let Some(rest) = message.strip_prefix(field).filter(|rest| rest.starts_with([' ', '['])) {
-            return format!("{flag}{rest}");
-        }
-    }
-    message.to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_name_flags() {
-        assert_eq!(name_flags("output_dir is /x: no"), "--output is /x: no");
-        assert_eq!(name_flags("topology is \"x\""), "--topology is \"x\"");
-        assert_eq!(name_flags("topology_x is"), "topology_x is");
-        assert_eq!(name_flags("the plugin has no topology"), "the plugin has no topology");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::mem::ManuallyDrop;
 use std::path::Path;
 
 use npyz::{AutoSerialize, DType, FixedSizeBytes, Serialize, TypeStr, WriterBuilder as _};
@@ -10,13 +9,15 @@ use nucleus::LogitsArray;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
+use crate::first_error::{FirstError, Kept};
 use crate::Result;
 
 /// An `.npz` file that is being written. If it is dropped before [`DebugFile::finish`], the file is incomplete.
 pub(crate) struct DebugFile {
-    /// After an error it is not dropped, because its destructor would try to complete the archive and print a message
-    /// of its own. The file then stays open until the process ends.
-    archive: ManuallyDrop<ZipWriter<File>>,
+    /// If the archive had an error, its destructor would try to complete it and print a message. So its writer does not
+    /// return errors; `error` has the first one.
+    archive: ZipWriter<FirstError<File>>,
+    error: Kept,
 }
 
 /// The elements of an array.
@@ -31,7 +32,8 @@ pub(crate) enum Values<'a> {
 impl DebugFile {
     pub(crate) fn create(path: &Path) -> Result<DebugFile> {
         let file = File::create(path).map_err(|error| error.to_string())?;
-        Ok(DebugFile { archive: ManuallyDrop::new(ZipWriter::new(file)) })
+        let (file, error) = FirstError::new(file);
+        Ok(DebugFile { archive: ZipWriter::new(file), error })
     }
 
     /// Adds an array.
@@ -39,19 +41,18 @@ impl DebugFile {
         // An array can have more than 4 GiB.
         let options =
             SimpleFileOptions::default().compression_method(CompressionMethod::Deflated).large_file(true);
-        let archive = &mut *self.archive;
-        archive.start_file(format!("{name}.npy"), options).map_err(|error| error.to_string())?;
+        self.archive.start_file(format!("{name}.npy"), options).map_err(|error| error.to_string())?;
         let shape: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
         let written = match values {
-            Values::I32(values) => write(archive, &shape, values.iter().copied()),
-            Values::U32(values) => write(archive, &shape, values.iter().copied()),
-            Values::Logits(LogitsArray::F32(values)) => write(archive, &shape, values.iter().copied()),
-            Values::Logits(LogitsArray::F16(values)) => write(archive, &shape, values.iter().copied()),
+            Values::I32(values) => write(self, &shape, values.iter().copied()),
+            Values::U32(values) => write(self, &shape, values.iter().copied()),
+            Values::Logits(LogitsArray::F32(values)) => write(self, &shape, values.iter().copied()),
+            Values::Logits(LogitsArray::F16(values)) => write(self, &shape, values.iter().copied()),
             Values::Logits(LogitsArray::Bf16(values)) => {
                 let raw: TypeStr =
                     "|V2".parse().map_err(|_| "raw data of two bytes is no type".to_owned())?;
                 let pairs = values.iter().map(|value| FixedSizeBytes(value.to_le_bytes()));
-                write_as(archive, &shape, DType::new_scalar(raw), pairs)
+                write_as(self, &shape, DType::new_scalar(raw), pairs)
             }
         };
         written.map_err(|error| error.to_string())
@@ -59,7 +60,22 @@ impl DebugFile {
 
     /// Completes the file.
     pub(crate) fn finish(self) -> Result<()> {
-        ManuallyDrop::into_inner(self.archive).finish().map(drop).map_err(|error| error.to_string())
+        self.archive.finish().map_err(|error| error.to_string())?;
+        self.error.check().map_err(|error| error.to_string())
+    }
+}
+
+/// Writes to the current array. After an error of the file, every write fails, so that no more data is compressed.
+impl Write for DebugFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.archive.write(bytes)?;
+        self.error.check()?;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.archive.flush()?;
+        self.error.check()
     }
 }
 

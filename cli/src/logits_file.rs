@@ -69,8 +69,9 @@ fn read_npy(path: &Path) -> Result<(LogitsArray, Vec<usize>)> {
     Ok((logits, shape))
 }
 
-/// Reads all elements of an `.npy` file. The header of a damaged file can state any shape. So the memory is reserved
-/// only if a file of this `length` can contain the array.
+/// Reads all elements of an `.npy` file. The header of a damaged file can state any shape. So this function reserves
+/// memory only if the file is long enough for the array. `length` is the length of the file in bytes; `None` if it is
+/// unknown, as for a pipe.
 fn values<T: Deserialize>(file: NpyFile<impl Read>, length: Option<u64>, element: u64) -> Result<Vec<T>> {
     let damaged =
         |reason: &str| format!("the shape is {:?}, but {reason}; save the array again", file.shape());

@@ -8,6 +8,8 @@ mod child;
 mod compile;
 mod debug_file;
 mod doctor;
+mod first_error;
+mod flag_names;
 mod logits_file;
 mod manual;
 mod plugins;
@@ -25,6 +27,7 @@ use nucleus::plan::{CallShape, LogitsPlace, LARGEST_DEFAULT_BUCKET};
 use serde_json::json;
 
 use arguments::{Command, Emit, Options};
+use flag_names::name_flags;
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -65,7 +68,7 @@ fn emit(arguments: &Emit, json: bool) -> Result<()> {
     if let Some(name) = &arguments.embed {
         let calls = CallShape { batch: arguments.batch, ..calls.calls() };
         let function = Embedding { calls, max_k: arguments.calls.max_k, target, name: name.clone() };
-        let text = function.emit().map_err(|error| compile::name_flags(&error.to_string()))?;
+        let text = function.emit().map_err(|error| name_flags(&error.to_string()))?;
         return match json {
             true => print_line(&json!({ "name": name, "text": text }).to_string()),
             false => print_line(text.trim_end()),
@@ -85,7 +88,7 @@ fn emit(arguments: &Emit, json: bool) -> Result<()> {
         ..AheadOptions::new(Default::default(), vec![arguments.batch], calls.calls())
     }
     .specs()
-    .map_err(|error| compile::name_flags(&error.to_string()))?;
+    .map_err(|error| name_flags(&error.to_string()))?;
     let mut parts = Vec::new();
     for spec in specs {
         let kernel = spec.sampling().and_then(|spec| kernels::kernel_text(spec, &target));

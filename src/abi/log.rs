@@ -111,7 +111,7 @@ pub(super) fn set(function: nuc_log_function, user: *mut c_void, level: nuc_log_
     Ok(())
 }
 
-/// The names of the levels, as they are in the environment.
+/// The names of the levels, as in the environment variable NUCLEUS_LOG.
 pub(super) fn level_names() -> impl Iterator<Item = &'static str> {
     LEVELS.into_iter().map(|(_, name, _)| name)
 }

@@ -145,8 +145,8 @@ pub enum Error {
     },
     /// This program was linked with `-static`, so it cannot load a shared library.
     #[error(
-        "this program was linked with -static, and such a program cannot load the plugin {}: link the program \
-         without -static (it can still contain libnucleus.a), or use the built-in backend",
+        "the plugin {} cannot be loaded, because this program was linked with -static; link the program without \
+         -static (it can still contain libnucleus.a), or use the built-in backend",
         Shown(path)
     )]
     StaticProgram {

@@ -1,36 +1,50 @@
-//! Finds out whether this program can load plugins: not if it was linked with `-static`.
+//! Tells whether this program was linked with `-static`. Such a program cannot load plugins.
 //!
-//! In such a program, glibc's dlopen works only in part. The plugin gets a second C library, which nobody has
-//! initialised, and the process can crash in the initialisers of the plugin. So a plugin must be refused before dlopen.
+//! In such a program, glibc supports dlopen only in part. The plugin gets a second C library that is not initialised.
+//! The process can crash while the plugin is initialised. So this library refuses the plugin before dlopen.
 //!
-//! A program that was linked dynamically names its loader in a segment of type PT_INTERP, also if the user started the
-//! loader with the program as argument. A program that was linked with `-static` or `-static-pie` has none. The
-//! auxiliary vector (AT_BASE) does not answer this question: it is zero if the user started the loader.
+//! A program that was linked dynamically has a segment of type PT_INTERP, which names the loader. This is also true if
+//! the user starts the loader with the program as its argument. A program that was linked with `-static` or
+//! `-static-pie` has no such segment. Only the main program counts, because dlopen can add objects with this segment,
+//! for example libc.so.6. AT_BASE of the auxiliary vector cannot be used, because it is zero if the user starts the
+//! loader.
 
 /// Whether this program was linked with `-static` or `-static-pie`.
 #[cfg(target_os = "linux")]
 pub(super) fn is_static() -> bool {
     use std::os::raw::{c_int, c_void};
 
-    /// Stops the iteration at an object with a segment PT_INTERP.
-    unsafe extern "C" fn names_loader(
+    const STATIC: c_int = 1;
+    const DYNAMIC: c_int = 2;
+
+    /// Stops the iteration at the main program, and returns its kind.
+    unsafe extern "C" fn kind(
         object: *mut libc::dl_phdr_info,
         _size: libc::size_t,
         _data: *mut c_void,
     ) -> c_int {
         // SAFETY: dl_iterate_phdr passes a valid description, whose first members every version has.
         let object = unsafe { &*object };
+        // In glibc, only the main program has an empty name. In musl no object has one, so no program counts as static.
+        // SAFETY: the name is null or a string that stays valid during the iteration.
+        if object.dlpi_name.is_null() || unsafe { *object.dlpi_name } != 0 {
+            return 0;
+        }
         let count = usize::from(object.dlpi_phnum);
         // SAFETY: the object stays mapped during the iteration, and it has this number of program headers.
         let mut headers = (0..count).map(|index| unsafe { &*object.dlpi_phdr.add(index) });
-        c_int::from(headers.any(|header| header.p_type == libc::PT_INTERP))
+        if headers.any(|header| header.p_type == libc::PT_INTERP) {
+            DYNAMIC
+        } else {
+            STATIC
+        }
     }
 
     // SAFETY: the callback does not unwind, and it needs no data.
-    unsafe { libc::dl_iterate_phdr(Some(names_loader), std::ptr::null_mut()) == 0 }
+    unsafe { libc::dl_iterate_phdr(Some(kind), std::ptr::null_mut()) == STATIC }
 }
 
-/// The linkers of other systems do not make such programs, or their dlopen reports an error.
+/// On other systems, the linker does not make such programs, or dlopen reports an error.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn is_static() -> bool {
     false

@@ -1,10 +1,10 @@
-//! Which calls can return the k-slices, as far as the shape of the calls decides this.
+//! Checks whether calls of a shape can return the k-slices.
 
 use super::{CallShape, Entry, LogitsPlace};
 use crate::error::Error;
 
-/// Checks that calls can return the k-slices if they request them. Otherwise every such call fails, so no program should
-/// be made for it.
+/// Checks that calls that request the k-slices can return them. If they cannot, every such call fails, so no program is
+/// made.
 pub(crate) fn check_slices(calls: &CallShape) -> Result<(), Error> {
     if !calls.wanted.slices {
         return Ok(());
@@ -15,7 +15,7 @@ pub(crate) fn check_slices(calls: &CallShape) -> Result<(), Error> {
     if !calls.stable && calls.logits != LogitsPlace::Host {
         return Err(Error::named_argument(
             "keep_ties",
-            "keep_ties is 1 and a k-slice is requested; with logits on a device, k-slices need keep_ties = 0",
+            "keep_ties is 1 and a k-slice is requested; with logits on a device, keep_ties must be 0 for k-slices",
         ));
     }
     Ok(())

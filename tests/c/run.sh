@@ -180,7 +180,7 @@ statically_linked() {
     for form in -static -static-pie; do
         cc -std=c99 $warnings $form tests/c/static.c -o "$bin/static" $static && "$bin/static" "$plugin" || return 1
     done
-    echo "10 checks, 0 failed"
+    echo "16 checks, 0 failed"
 }
 
 # libtpu can compile for a TPU that this host does not have. Its errors name the environment variables that it needs.

@@ -68,7 +68,7 @@ uninstalls() {
         as_root make uninstall PREFIX=/opt/n DESTDIR="$bin/stage" &&
         holds "below DESTDIR no directory remains" [ -z "$(find "$bin/stage" -mindepth 1)" ] || return 1
     local wrong
-    for wrong in '' "/opt/it's" '/opt/"n"'; do
+    for wrong in '' "/opt/it's" '/opt/"n"' '/opt/$x' '/opt/a\b' '/opt/a#b' '/opt/a,b'; do
         if as_root make install PREFIX="$wrong" DESTDIR="$bin/stage" 2>"$bin/errors"; then
             echo "PREFIX=$wrong is accepted"
             return 1
@@ -79,7 +79,12 @@ uninstalls() {
     touch "$bin/precious" && as_root make install PREFIX="$root" || return 1
     echo "lib/../../precious" >>"$root/share/nucleus/installed-files"
     if as_root make uninstall PREFIX="$root"; then echo "a path with .. is accepted"; return 1; fi
-    holds "a file outside the prefix remains" [ -e "$bin/precious" ] && echo "12 checks, 0 failed"
+    holds "a file outside the prefix remains" [ -e "$bin/precious" ] && echo "20 checks, 0 failed"
+}
+
+# The files of pkg-config contain this prefix in quotes.
+prefix_with_a_space() {
+    as_root make install PREFIX="$bin/a b" && with_pkg_config "$bin/a b/lib/pkgconfig" "$bin/project"
 }
 
 versions() {
@@ -139,6 +144,7 @@ run "make install, without Rust" installs
 run "links of the installed documents" links_of_documents "$bin/prefix/share/doc/nucleus"
 run "make uninstall" uninstalls
 run "pkg-config, shared and static" with_pkg_config "$bin/prefix/lib/pkgconfig" "$bin/project"
+run "make install, a prefix with a space" prefix_with_a_space
 run "CMake, shared and static" with_cmake "$bin/prefix" "$bin/project"
 run "CMake, versions" versions
 run "tarball, moved" tarball

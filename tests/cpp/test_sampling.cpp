@@ -196,8 +196,11 @@ void reports_errors(const nucleus::sampler &sampler) {
     const std::string cut("cut\0off", 7);
     options.plugin_path = cut;
     CHECK_FAILURE(invalid_argument, "plugin_path", nucleus::sampler::try_create(options));
-    options = {};
+    // If two strings are wrong, the error names the first.
     options.program_dir = cut;
+    options.client_options = {nucleus::client_option::int64(cut, 1)};
+    CHECK_FAILURE(invalid_argument, "plugin_path", nucleus::sampler::try_create(options));
+    options.plugin_path.clear();
     CHECK_FAILURE(invalid_argument, "program_dir", nucleus::sampler::try_create(options));
     for (const auto &option : {nucleus::client_option::string("name", cut), nucleus::client_option::int64(cut, 1)}) {
         options = {};
@@ -297,10 +300,14 @@ void embeds() {
     options.target = std::string("v5e\0x", 5);
     CHECK_FAILURE(invalid_argument, "target", nucleus::try_emit(options));
     options.target.clear();
+    nucleus::emit_options cut_name = options;
+    cut_name.name = std::string("cut\0off", 7);
+    CHECK_FAILURE(invalid_argument, "name", nucleus::try_emit(cut_name));
 
     nucleus::batch batch = three_rows();
     batch.logits = {};
     std::vector<std::int32_t> packed(rows * nucleus::parameter_columns, 77), few(5);
+    CHECK_FAILURE(invalid_argument, "name", nucleus::try_pack_parameters(cut_name, batch, packed));
     nucleus::pack_parameters(options, batch, packed);
     nuc_emit_options c_options = NUC_EMIT_OPTIONS_INIT;
     c_options.num_rows = rows;
@@ -351,6 +358,9 @@ void compiles_ahead(const char *plugin) {
         const auto refused = nucleus::try_compile_ahead(wrong);
         CHECK(!refused && std::strstr(refused.error().message(), "contains a NUL character") != nullptr);
     }
+    nucleus::compile_ahead_options wrong = options;
+    wrong.plugin_options = {nucleus::client_option::string("name", std::string("cut\0off", 7))};
+    CHECK_FAILURE(invalid_argument, "plugin_options", nucleus::try_compile_ahead(wrong));
     if (plugin == nullptr) return;
     const std::filesystem::path directory =
         std::filesystem::temp_directory_path() / ("nucleus-cpp-" + std::to_string(std::random_device()()));

@@ -674,7 +674,7 @@ fn wrong_options_are_named() {
     };
     let missing = directory.0.join("missing");
     let message = refused(&options(PLUGINS[0], &missing));
-    assert!(message.contains("program_dir is") && message.contains("a directory that exists"), "{message}");
+    assert!(message.contains("program_dir is") && message.contains("an existing directory"), "{message}");
     assert!(refused(&options(PLUGINS[0], &file)).contains("it is not a directory"));
     let nowhere = SamplerOptions { program_dir: None, write_programs: true, ..options(PLUGINS[0], &missing) };
     assert!(refused(&nowhere).contains("NUCLEUS_PROGRAM_DIR"));

@@ -1,6 +1,6 @@
 # Conversions of keyword arguments to the values of C.
 
-# The value of a symbol, for example :auto. A message lists the symbols of `choices`.
+# The value of a symbol, for example :auto. The error message lists the symbols of `choices`.
 function choice(name, table, value, choices = table)
     found = get(table, value, nothing)
     found === nothing &&

@@ -216,6 +216,10 @@ fn it_prints_programs() {
     let output =
         nucleus(&[&["emit", "--batch", "1", "--vocab", "300", "--dtype", "f32"][..], &slices].concat());
     assert!(failure(&output).contains("--debug-arrays has the k-slices"), "{}", stderr(&output));
+    let slices = ["--path", "bounded", "--debug-arrays", "k-slices", "--keep-ties", "--logits", "device"];
+    let output =
+        nucleus(&[&["emit", "--batch", "1", "--vocab", "300", "--dtype", "f32"][..], &slices].concat());
+    assert!(failure(&output).contains("--keep-ties is 1 and a k-slice is requested"), "{}", stderr(&output));
 }
 
 /// `emit --embed` prints the library's function, and only the function.
@@ -334,7 +338,7 @@ fn errors_say_what_to_do() {
         failure(&nucleus(&arguments))
     };
     assert!(replaced("--batch", "0")
-        .contains("'0' for '--batch <ROWS,...>': it must be an integer of at least 1"));
+        .contains("'0' for '--batch <ROWS,...>': it must be an integer that is at least 1"));
     assert!(replaced("--vocab", "0").contains("'0' for '--vocab <VOCAB>'"));
     let mut many_rows = [&common[..], &["--logits", "device"]].concat();
     many_rows[common.iter().position(|argument| *argument == "--batch").unwrap() + 1] = "65537";

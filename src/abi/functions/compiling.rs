@@ -217,8 +217,8 @@ pub unsafe extern "C" fn nuc_prewarming_destroy(
 ///
 /// A file matches only the plugin build, the kind, number and arrangement of devices, and the compiler flags
 /// (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A file for a CPU also matches only
-/// the model and the features of the processor. A sampler with any other of these ignores the file and compiles the
-/// program.
+/// the model and the features of the processor for which it was compiled. If one of these differs, a sampler ignores
+/// the file and compiles the program.
 ///
 /// If `topology` is set, this host needs no device. For example, libtpu compiles for TPUs on any x86-64 Linux host. Set
 /// these environment variables for libtpu:

@@ -58,8 +58,8 @@ pub struct nuc_call {
 pub struct nuc_parameters_options {
     /// `sizeof(nuc_parameters_options)`, in the caller's version of this header.
     pub struct_size: usize,
-    /// The number of rows of the logits, at least 1. nuc_prewarm and nuc_compile_ahead accept at most 65536 rows for
-    /// logits on a device.
+    /// The number of rows of the logits, at least 1. With logits on a device, nuc_prewarm and nuc_compile_ahead accept
+    /// at most 65536 rows.
     pub num_rows: usize,
     /// The number of elements per row, 1 to 16777216.
     pub vocab: usize,

@@ -13,8 +13,8 @@ pub const NUC_OK: nuc_status = 0;
 pub const NUC_INVALID_ARGUMENT: nuc_status = 1;
 /// The plugin's file does not exist, or no plugin is named although the call needs one.
 pub const NUC_PLUGIN_NOT_FOUND: nuc_status = 2;
-/// The file is not a PJRT plugin, or this process cannot load it. Either the dynamic loader reports an error, which
-/// the message quotes, or the program was linked with `-static`.
+/// The file is not a PJRT plugin, or this process cannot load it. If the dynamic loader reports an error, the
+/// message quotes it. A program that was linked with `-static` cannot load plugins.
 pub const NUC_PLUGIN_INVALID: nuc_status = 3;
 /// The plugin implements a version of the PJRT C API that this library does not support.
 pub const NUC_PLUGIN_VERSION: nuc_status = 4;

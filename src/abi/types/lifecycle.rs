@@ -121,8 +121,8 @@ pub struct nuc_sampler_options {
     ///
     /// With a client and a `program_dir`, the library reads the file that contains the plugin's functions. It finds
     /// the file's path in /proc/self/maps (Linux). If the file was replaced or removed after the caller loaded it,
-    /// nuc_sampler_create returns NUC_PLUGIN_NOT_FOUND. If this library loaded the plugin first, it has the file open,
-    /// and creation succeeds.
+    /// nuc_sampler_create returns NUC_PLUGIN_NOT_FOUND. If this library loaded the plugin before, it still has the file
+    /// open. nuc_sampler_create then succeeds.
     pub pjrt_client: *mut c_void,
     /// The largest size of `program_dir` in bytes. After each write, the sampler removes the least recently used
     /// programs until the directory fits. It does not remove the program that it has just written, and it does not

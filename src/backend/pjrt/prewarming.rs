@@ -224,7 +224,7 @@ fn outcome_of(
             Err(Error::Cancelled(format!("the prewarm was cancelled after {done} of {total} programs")))
         }
         Ok(outcome) => outcome,
-        Err(panic) => Err(Error::Internal(format!("a prewarm panicked: {panic}"))),
+        Err(panic) => Err(Error::Internal(format!("{panic}, in a prewarm"))),
     }
 }
 

@@ -110,7 +110,8 @@ pub fn inspect(directory: &Path) -> io::Result<Inspection> {
 }
 
 /// Returns the error for an option that names a directory: `InvalidArgument` if the path cannot be a directory,
-/// otherwise `Io`. `create` is whether the library creates the directory.
+/// otherwise `Io`. `create`: whether the library creates the directory if
+/// it does not exist.
 pub(crate) fn directory_error(
     option: &'static str,
     directory: &Path,
@@ -123,7 +124,7 @@ pub(crate) fn directory_error(
         AlreadyExists | InvalidFilename | InvalidInput | NotADirectory | NotFound => {
             let correct = match create {
                 true => "it must be a directory, or a path where a directory can be created",
-                false => "it must be a directory that exists; with write_programs = 1 it is created",
+                false => "it must be an existing directory; set write_programs to 1 to create it",
             };
             Error::named_argument(option, format!("{text}; {correct}"))
         }

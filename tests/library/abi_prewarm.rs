@@ -158,7 +158,7 @@ fn wrong_prewarms_are_refused() {
     refuses(
         "keep_ties",
         nuc_prewarm_spec { keep_ties: 1, debug_arrays: slices, ..device_spec(1) },
-        "keep_ties = 0",
+        "keep_ties must be 0",
     );
 }
 

@@ -210,11 +210,20 @@ impl<'k> Block<'k> {
     /// The sum of a value over the threads before this thread. Other reductions may follow at once. But no thread may
     /// execute the same sum again before another barrier.
     pub(super) fn sum_before(&self, value: Int) -> Int {
+        self.sums_of_words(&[value]).before[0]
+    }
+
+    /// Like [`Block::sum_before`], for several values of each thread. All these sums share one barrier.
+    pub(super) fn sums_of_words(&self, mine: &[Int]) -> SumsOfWords {
         let k = self.k;
-        let upto = k.warp_prefix_sum_of_words(value);
-        let of_warps = self.exchange(WARP - 1, &[upto])[0];
-        let is_before = k.lt(k.lane(), k.shr(self.thread, WARP.trailing_zeros()));
-        k.add(k.warp_sum(k.select(is_before, of_warps, k.int(0))), k.sub(upto, value))
+        let of_warp: Vec<Int> = mine.iter().map(|&value| k.warp_prefix_sum_of_words(value)).collect();
+        let of_warps = self.exchange(WARP - 1, &of_warp);
+        let is_earlier = k.lt(k.lane(), k.shr(self.thread, WARP.trailing_zeros()));
+        let earlier = |&sum: &Int| k.warp_sum(k.select(is_earlier, sum, k.int(0)));
+        let upto: Vec<Int> =
+            of_warps.iter().zip(&of_warp).map(|(sum, &own)| k.add(earlier(sum), own)).collect();
+        let before = upto.iter().zip(mine).map(|(&upto, &mine)| k.sub(upto, mine)).collect();
+        SumsOfWords { before, upto, of_warps }
     }
 
     /// Each step tests the value that is `distance` + 1 above the lower end of the range.
@@ -279,6 +288,17 @@ pub(super) fn status_of_slices(k: &Ptx, words: impl Iterator<Item = Int>) -> Int
     let mine = words.reduce(|a, b| k.or(a, b)).expect("a row has slices");
     let has = |bit: u32| k.lt(k.int(0), k.warp_max(k.and(mine, k.int(bit as i32))));
     row_status(k, k.never(), has(ROW_HAD_NAN), has(ROW_HAD_INF))
+}
+
+/// The running sums of some words over the threads of a block.
+pub(super) struct SumsOfWords {
+    /// The sums over the threads before this one.
+    pub(super) before: Vec<Int>,
+    /// The sums over the threads up to this one.
+    pub(super) upto: Vec<Int>,
+    /// The sums of the warps. Lane `i` has those of warp `i`. A lane whose number is not the number of a warp has the
+    /// sums of the last warp.
+    pub(super) of_warps: Vec<Int>,
 }
 
 /// A bound that [`Block::bound_from_maxima`] found.

@@ -250,6 +250,25 @@ fn bounds_that_are_entries() {
     cases.check_all(&SCHEDULES[..1], |kernels| model.check_kernels(kernels));
 }
 
+/// Two comparisons limit the number of entries that a search stores in shared memory and reads. Without one of them, the
+/// kernels store or read beyond the end of the array of these entries. Checks that the interpreter finds this error, and
+/// also a limit that is too large by one.
+fn detects_wrong_limits(name: &str, spec: &Spec, program: &str, problem: &Problem, limit: i32) {
+    let right = format!(", {limit};");
+    for (comparison, limit) in
+        [("setp.lt.s32", i32::MAX), ("setp.le.s32", i32::MAX), ("setp.le.s32", limit + 1)]
+    {
+        let mut wrong = String::new();
+        for part in program.split_inclusive(';') {
+            let is_check = part.contains(comparison) && part.ends_with(&right);
+            wrong += &if is_check { part.replace(&right, &format!(", {limit};")) } else { part.to_owned() };
+        }
+        assert!(wrong != program, "{comparison}");
+        let said = check(name, spec, &wrong, problem).unwrap_err();
+        assert!(said.contains("mismatches") || said.contains("kernel nucleus_"), "{said}");
+    }
+}
+
 /// Rows in which one bin of a search has many entries. The search can compare at most 15 entries with each other. The
 /// bins have 15 entries, 16 entries, or many more. The threshold of top-p is among these entries. The kernels must
 /// detect that there are too many entries. In the last row, groups of three entries are equal, and top-k keeps only
@@ -280,19 +299,8 @@ fn bins_with_many_entries() {
     problem.set_bits(bits);
     let program = suite().devices[0].program(&spec);
     check("many", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
-    // Two comparisons limit the number of entries that the kernels store and read. Without one of them, the kernels
-    // store or read beyond the end of the array of these entries. With the limit 16, only the row with 16 entries is
-    // wrong.
-    for (comparison, limit) in [("setp.lt.s32", i32::MAX), ("setp.le.s32", i32::MAX), ("setp.le.s32", 16)] {
-        let mut wrong = String::new();
-        for part in program.split_inclusive(';') {
-            let is_check = part.contains(comparison) && part.ends_with(", 15;");
-            wrong += &if is_check { part.replace(", 15;", &format!(", {limit};")) } else { part.to_owned() };
-        }
-        assert!(wrong != program, "{comparison}");
-        let said = check("many_wrong", &spec, &wrong, &problem).unwrap_err();
-        assert!(said.contains("mismatches") || said.contains("kernel nucleus_"), "{said}");
-    }
+    // With the limit 16, only the row with 16 entries is wrong.
+    detects_wrong_limits("many_wrong", &spec, &program, &problem, 15);
 }
 
 /// The kernels compare at most 128 kept entries of the drawn chunk with each other. If there are more, they read the
@@ -321,17 +329,7 @@ fn chunks_with_many_kept_entries() {
     let program = model.program(&spec);
     let checked = check("drawn", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
     assert_eq!(checked.cases, SCHEDULES.len());
-    // With a larger limit, the kernels store or read beyond the end of the array of these entries.
-    for (comparison, limit) in [("setp.lt.s32", i32::MAX), ("setp.le.s32", i32::MAX), ("setp.le.s32", 129)] {
-        let mut wrong = String::new();
-        for part in program.split_inclusive(';') {
-            let is_check = part.contains(comparison) && part.ends_with(", 128;");
-            wrong += &if is_check { part.replace(", 128;", &format!(", {limit};")) } else { part.to_owned() };
-        }
-        assert!(wrong != program, "{comparison}");
-        let said = check("drawn_wrong", &spec, &wrong, &problem).unwrap_err();
-        assert!(said.contains("mismatches") || said.contains("kernel nucleus_"), "{said}");
-    }
+    detects_wrong_limits("drawn_wrong", &spec, &program, &problem, 128);
 }
 
 /// The number of logits of the rows with ties. The bound of their lists is below the ties, so the lists contain the

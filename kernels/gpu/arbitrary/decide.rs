@@ -134,7 +134,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
             || {
                 // The sum of the ties contains a barrier. After it, the threads can add entries.
                 let drawn = Drawn::new(block.block);
-                drawn.clear();
+                drawn.entries.clear();
                 block.clear_parts();
                 let row = Row {
                     block: &block,
@@ -363,9 +363,9 @@ impl Row<'_, '_> {
                 let is_in_chunk = |entry: Entry| block.is_in_chunk(drawn, entry.words[1]);
                 self.list.for_few(is_in_chunk, |entry| {
                     let weight = weight(entry);
-                    k.when(is_kept(weight), || self.drawn.add(entry.words[1], weight));
+                    k.when(is_kept(weight), || self.drawn.entries.add([entry.words[1], weight]));
                 });
-                k.set(count, self.drawn.count());
+                k.set(count, self.drawn.entries.count());
             });
             let count = k.get(count);
             k.when_else(

@@ -1,7 +1,8 @@
 //! A few entries of a row in shared memory. A block compares all of them with each other, so it needs no bins.
 
+use super::shared_list::SharedList;
 use crate::kernels::gpu::block::Block;
-use crate::ptx::{Int, Shared, Wide};
+use crate::ptx::{Int, Wide};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::sizes::SUMMABLE;
 
@@ -12,45 +13,26 @@ const STEP: usize = 4;
 /// The number of places for entries.
 const PLACES: usize = LARGEST_FEW.next_multiple_of(STEP);
 
-/// A few entries, in any order. An entry has a position and a weight.
+/// A few entries, in any order. An entry has a position and a weight, which is not 0.
 pub(super) struct Few<'k> {
     block: Block<'k>,
-    /// Two words for each place: the position and the weight of its entry. A place without an entry has the weight 0.
-    entries: Shared,
-    /// The number of entries that were added. If it exceeds [`LARGEST_FEW`], `entries` contains only some of them.
-    len: Shared,
+    /// The entries. A place without an entry has the weight 0.
+    pub(super) entries: SharedList<'k>,
 }
 
 impl<'k> Few<'k> {
     pub(super) fn new(block: Block<'k>) -> Few<'k> {
-        let k = block.k;
-        Few { block, entries: k.shared(2 * PLACES), len: k.shared(1) }
+        Few { block, entries: SharedList::new(block, PLACES, LARGEST_FEW) }
     }
 
-    /// Removes all entries. [`Few::add`] may be called after the next barrier.
+    /// Removes all entries. Entries may be added after the next barrier.
     pub(super) fn clear(&self) {
         let (k, thread) = (self.block.k, self.block.thread);
         k.when(k.lt(thread, k.int(PLACES as i32)), || {
-            k.store_shared_words(self.entries, k.shl(thread, 1), [i32::MAX, 0].map(|word| k.int(word)));
+            let none = [i32::MAX, 0].map(|word| k.int(word));
+            k.store_shared_words(self.entries.places, k.shl(thread, 1), none);
         });
-        k.when(self.block.is_first(), || k.store_shared_at(self.len, 0, k.int(0)));
-    }
-
-    /// Adds an entry in this thread. Its weight is not 0.
-    pub(super) fn add(&self, position: Int, weight: Int) {
-        let k = self.block.k;
-        let at = k.fetch_add_shared(self.len, 0, k.int(1));
-        k.when(k.lt(at, k.int(LARGEST_FEW as i32)), || {
-            k.store_shared_words(self.entries, k.shl(at, 1), [position, weight]);
-        });
-    }
-
-    /// The number of entries that were added, which can exceed [`LARGEST_FEW`]. All threads call this after the last
-    /// call of [`Few::add`].
-    pub(super) fn count(&self) -> Int {
-        let k = self.block.k;
-        k.barrier();
-        k.load_shared_at(self.len, 0)
+        self.entries.clear();
     }
 
     /// Finds the first position at which the running sum of the weights reaches `target`. `count` is the number of
@@ -60,12 +42,12 @@ impl<'k> Few<'k> {
         let k = self.block.k;
         let is_entry = k.lt(k.lane(), count);
         let mine = k.min(k.lane(), k.sub(count, k.int(1)));
-        let [position, weight] = k.load_shared_words::<2>(self.entries, k.shl(mine, 1));
+        let [position, weight] = self.entries.load(mine);
         let upto = k.variable(k.int(0));
         k.for_range(k.int(0), count, STEP, |first| {
             let pair = |number: usize| {
                 let place = k.shl(k.add(first, k.int(number as i32)), 1);
-                let [a, b, c, d] = k.load_shared_words(self.entries, place);
+                let [a, b, c, d] = k.load_shared_words(self.entries.places, place);
                 [[a, b], [c, d]]
             };
             let of_pairs = (0..STEP).step_by(2).flat_map(pair);

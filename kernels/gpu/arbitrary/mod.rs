@@ -17,7 +17,7 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! records, state, list, positions, few, division, weights ← slice_block, row_block, sample
+//! records, state, list, shared_list, positions, division, weights ← few, slice_block, row_block, sample
 //!   ← search, scan, draw, drawn ← ties ← decide, weigh, whole_row ← finish ← this file
 //! ```
 
@@ -34,6 +34,7 @@ mod row_block;
 mod sample;
 mod scan;
 mod search;
+mod shared_list;
 mod slice_block;
 mod state;
 mod ties;

@@ -4,7 +4,7 @@
 use super::division::{Division, LARGEST_CHUNKS};
 use super::records::Records;
 use super::weights::{add_in_parts, sum_of_parts, LARGEST_SUM};
-use crate::kernels::gpu::block::Block;
+use crate::kernels::gpu::block::{Block, SumsOfWords};
 use crate::kernels::gpu::logits::{Run, SliceLogits};
 use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Mask, Ptx, Shared, Wide, WARP};
@@ -187,16 +187,10 @@ impl<'k> RowBlock<'k> {
 
     /// Like [`RowBlock::running_sums`], for a value that each thread has in parts: the low part, and the high part if
     /// there is one (see [`sum_of_parts`]). The sum of each part over all threads fits 31 bits, so the sums take less
-    /// time.
+    /// time. See [`Block::exchange`] for when they may be computed again.
     pub(super) fn running_sums_of_parts(&self, mine: &[Int]) -> SumsOfParts<'k> {
-        let (k, block) = (self.k, &self.block);
-        let of_warp: Vec<Int> = mine.iter().map(|&part| k.warp_prefix_sum_of_words(part)).collect();
-        let of_warps = block.exchange(WARP - 1, &of_warp);
-        let is_earlier = k.lt(k.lane(), self.warp);
-        let sum_if = |mask| of_warps.iter().map(move |&sum| k.warp_sum(k.select(mask, sum, k.int(0))));
-        let upto: Vec<Int> =
-            sum_if(is_earlier).zip(&of_warp).map(|(earlier, &of_warp)| k.add(earlier, of_warp)).collect();
-        let before: Vec<Int> = upto.iter().zip(mine).map(|(&upto, &mine)| k.sub(upto, mine)).collect();
+        let k = self.k;
+        let SumsOfWords { before, upto, of_warps } = self.block.sums_of_words(mine);
         let (before, upto) = (join_parts(k, &before), join_parts(k, &upto));
         SumsOfParts { k, before, upto, of_warps }
     }

@@ -264,8 +264,8 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
         let is_in_bin = |entry| k.eq(k.shr_by((self.distance)(start, entry), by), k.int(0));
         self.list.for_few(is_in_bin, |entry| {
             let weight = (self.weight)(entry);
-            k.when(k.lt(k.int(0), weight), || self.few.add((self.distance)(start, entry), weight));
+            k.when(k.lt(k.int(0), weight), || self.few.entries.add([(self.distance)(start, entry), weight]));
         });
-        self.few.count()
+        self.few.entries.count()
     }
 }

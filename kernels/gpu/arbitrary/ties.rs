@@ -57,8 +57,8 @@ impl<'a, 'k> Ties<'a, 'k> {
         let is_in_bin = |entry: Entry| {
             k.both(is_tie(entry), k.unsigned_lt(k.sub(entry.words[1], start), k.int(1 << self.shift)))
         };
-        list.for_few(is_in_bin, |entry| self.few.add(entry.words[1], k.int(1)));
-        let count = self.few.count();
+        list.for_few(is_in_bin, |entry| self.few.entries.add([entry.words[1], k.int(1)]));
+        let count = self.few.entries.count();
         let index = k.variable(k.int(0));
         k.when_else(
             k.le(count, k.int(LARGEST_FEW as i32)),

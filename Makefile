@@ -268,9 +268,9 @@ abi-baseline: ## write the baseline in tests/abi: at a release, or with a change
 	@scripts/install-deps.sh abi
 	@scripts/abi.py baseline
 
-# If there is a build, this installs it and does not build again. So root needs no Rust toolchain. The shell receives
-# each value in single quotes, so a value must not contain one. make expands a `$` in a value that the user sets, so
-# only the value before the expansion shows it.
+# If the library is already built, it is installed and not built again. So root needs no Rust toolchain. The shell
+# receives each value in single quotes, so a value must not contain a single quote. make expands a `$` in a value that
+# the user sets. So PREFIX_OF_USER is the value before the expansion.
 PREFIX_OF_USER = $(if $(filter command environment,$(firstword $(origin PREFIX))),$(value PREFIX))
 INSTALL_VALUES = $(PREFIX)$(DESTDIR)$(LIBDIR)$(CMAKEDIR)$(RPATH)$(RELOCATABLE)
 INSTALL = $(if $(findstring ',$(INSTALL_VALUES)),$(error PREFIX, DESTDIR, LIBDIR, CMAKEDIR, RPATH and RELOCATABLE must not contain a single quote)) \

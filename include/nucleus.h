@@ -466,10 +466,10 @@ typedef struct nuc_sampler_options {
      * With a client, `backend` must not be NUC_BACKEND_BUILTIN, `plugin_path` must be null, and `num_client_options`
      * must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored.
      *
-     * With a client and a `program_dir`, the library reads the file that contains the plugin's functions. It finds
-     * the file's path in /proc/self/maps (Linux). If the file was replaced or removed after the caller loaded it,
-     * nuc_sampler_create returns NUC_PLUGIN_NOT_FOUND. If this library loaded the plugin before, it still has the file
-     * open. nuc_sampler_create then succeeds.
+     * With a client and a `program_dir`, the library reads the file that contains the plugin's functions. It finds the
+     * file's path in /proc/self/maps (Linux). If the file was replaced or removed after the caller loaded it,
+     * nuc_sampler_create returns NUC_PLUGIN_NOT_FOUND. But if this library itself loaded the plugin earlier, the
+     * library still has the file open, and nuc_sampler_create succeeds.
      */
     void *pjrt_client;
     /**
@@ -1767,10 +1767,10 @@ NUC_API nuc_status nuc_prewarming_destroy(nuc_prewarming *prewarming,
  *
  * `*programs_written` receives the number of files written. The pointer may be null.
  *
- * A file matches only the plugin build, the kind, number and arrangement of devices, and the compiler flags
- * (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A file for a CPU also matches only
- * the model and the features of the processor for which it was compiled. If one of these differs, a sampler ignores
- * the file and compiles the program.
+ * A sampler loads a file only if the plugin build, the kind, number and arrangement of devices, and the compiler flags
+ * (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) are those for which the file was compiled. For a CPU, the
+ * model and the features of the processor must also be the same. If one of these differs, the sampler ignores the file
+ * and compiles the program.
  *
  * If `topology` is set, this host needs no device. For example, libtpu compiles for TPUs on any x86-64 Linux host. Set
  * these environment variables for libtpu:

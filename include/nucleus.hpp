@@ -565,7 +565,10 @@ public:
         return option;
     }
 
-    /** Whether the name or the string value contains a NUL character. The C function would ignore the text after it. */
+    /**
+     * Whether the name or the string value contains a NUL character. A C function would ignore the text after this
+     * character.
+     */
     [[nodiscard]] bool contains_nul() const noexcept {
         return name_.find('\0') != std::string::npos || string_.find('\0') != std::string::npos;
     }
@@ -752,7 +755,8 @@ struct call_error {
     return {status::out_of_memory, -1, nullptr, "there is not enough memory for the arguments of the call", nullptr};
 }
 
-// Finds a string that contains a NUL character. The C function would ignore the text after it. The first one counts.
+// Checks whether strings contain a NUL character. A C function would ignore the text after this character. The error
+// names the first wrong string.
 class nul_check {
 public:
     void string(const std::string &value, const char *name) noexcept {

@@ -20,7 +20,7 @@ set -eu
 export LC_ALL=C
 cd "$(dirname "$0")/.."
 [ -n "${PREFIX:-}" ] || { echo "install: PREFIX is empty; set it to a directory such as /usr/local" >&2; exit 1; }
-# pkg-config gives these characters a meaning, even inside quotes.
+# In the flags of a pkg-config file, these characters have a special meaning, even inside quotes.
 case $PREFIX in
     *[\"\'\\\$\`\#,]*)
         printf 'install: PREFIX is %s; it must not contain a quote, a backquote, a backslash, $, # or a comma\n' \
@@ -37,9 +37,9 @@ libdir=${LIBDIR:-lib}
 cmakedir=${CMAKEDIR:-$libdir/cmake/nucleus}
 list=share/nucleus/installed-files
 
-# Removes the directory of the prefix if it is empty; install.sh created it. With DESTDIR, also removes each parent
-# below DESTDIR that is then empty. Without DESTDIR, a parent can be a directory of the system, such as /opt, so it
-# stays.
+# Removes the directory of the prefix if it is empty. The list contains this directory only if install.sh created it.
+# With DESTDIR, also removes the parent directories below DESTDIR that are then empty. Without DESTDIR, keeps the
+# parents, because a parent can be a directory of the system, such as /opt.
 remove_prefix() {
     rmdir --ignore-fail-on-non-empty "$root"
     parent=$(dirname "$prefix") stage=${root%"$prefix"}
@@ -112,7 +112,8 @@ do_install() {
     rpath=' -Wl,-rpath,@QUOTE@${libdir}@QUOTE@'
     case $prefix in /usr | /) rpath= ;; esac
     if [ "${RPATH:-yes}" = no ]; then rpath=; fi
-    # With quotes, the prefix can contain spaces. pkg-config itself escapes the spaces in pcfiledir.
+    # The quotes allow spaces in the prefix. A relocatable file has no quotes, because pkg-config itself escapes the
+    # spaces in pcfiledir.
     pc_prefix=$prefix quote='"'
     if [ "${RELOCATABLE:-no}" = yes ]; then pc_prefix='${pcfiledir}/'$(to_prefix "$libdir/pkgconfig") quote=; fi
 

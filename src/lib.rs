@@ -35,9 +35,9 @@
 //! | --- | --- | --- |
 //! | `pjrt` | yes | PJRT plugins, compiled programs, logits on a device, and the C ABI |
 //!
-//! The feature `pjrt` needs `protoc` and `libclang` to build. Without it, the crate has only the built-in CPU backend,
-//! needs only the Rust toolchain to build, reads no environment variable, and exports no C function:
-//! `nucleus-sampler = { version = "0.1", default-features = false }`.
+//! The feature `pjrt` needs `protoc` and `libclang` to build. Without this feature, the crate needs only the Rust
+//! toolchain to build. It has only the built-in CPU backend, reads no environment variable, and exports no C function.
+//! To use the crate without this feature: `nucleus-sampler = { version = "0.1", default-features = false }`.
 //!
 //! # Environment
 //!

@@ -83,8 +83,8 @@ impl Inherited {
     }
 }
 
-/// A caught panic and its source location. The location belongs to the thread that panicked, so it must be passed to
-/// the thread that reports the panic.
+/// A caught panic and its source location. The panic hook stores the location in a variable of the thread that
+/// panicked. So the location must be passed to the thread that reports the panic.
 pub(crate) struct Caught {
     panic: Box<dyn Any + Send>,
     place: Option<String>,
@@ -98,7 +98,7 @@ impl Caught {
     }
 }
 
-/// The message of a caught panic, for an error.
+/// Writes the message of the error that reports a caught panic.
 impl std::fmt::Display for Caught {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let text = self.panic.downcast_ref::<String>().map(String::as_str);

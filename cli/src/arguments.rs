@@ -226,8 +226,8 @@ pub(crate) struct Compile {
     /// The numbers of rows of the calls. If the logits are in host memory, each is rounded up to one of --row-buckets.
     #[arg(long, value_name = "ROWS,...", value_delimiter = ',', required = true, value_parser = at_least_1)]
     pub(crate) batch: Vec<usize>,
-    /// Also compile for every smaller number of rows. A batch whose rows take different paths runs as smaller batches.
-    /// With --logits device, also compile the programs of buffers whose rows take different paths.
+    /// Also compile for every smaller number of rows, because a batch whose rows take different paths runs as smaller
+    /// batches. With --logits device, also compile the programs for buffers whose rows take different paths.
     #[arg(long)]
     pub(crate) smaller_batches: bool,
     /// The numbers of rows that programs are compiled for, ascending. The list must equal the row_buckets of the
@@ -253,8 +253,8 @@ pub(crate) struct Compile {
 
 #[derive(Args)]
 pub(crate) struct Emit {
-    /// The number of rows of the call, at most 128, because larger batches run in pieces. With --embed or with logits
-    /// on the device, at most 65536.
+    /// The number of rows of the call. It is at most 128, because larger batches run in pieces. With --embed or with
+    /// logits on the device, it is at most 65536.
     #[arg(long, value_name = "ROWS", value_parser = up_to(LARGEST_BUCKET))]
     pub(crate) batch: usize,
     #[command(flatten)]
@@ -305,7 +305,7 @@ pub(crate) struct Calls {
     #[arg(long, value_enum, value_name = "ARRAY,...", value_delimiter = ',')]
     debug_arrays: Vec<DebugArray>,
     /// The place of the logits: host memory, a buffer [rows, vocab] on the device, or a buffer [rows, 1, vocab]. With a
-    /// buffer, --batch is its exact number of rows.
+    /// buffer, --batch is the exact number of rows of the buffer.
     #[arg(long, value_enum, default_value = "host")]
     logits: LogitsName,
 }

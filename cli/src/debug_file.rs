@@ -14,8 +14,8 @@ use crate::Result;
 
 /// An `.npz` file that is being written. If it is dropped before [`DebugFile::finish`], the file is incomplete.
 pub(crate) struct DebugFile {
-    /// If the archive had an error, its destructor would try to complete it and print a message. So its writer does not
-    /// return errors; `error` has the first one.
+    /// After an error, the destructor of the archive would try to complete the file again, and would print a message.
+    /// So the writer of the archive does not return errors to it. `error` keeps the first error.
     archive: ZipWriter<FirstError<File>>,
     error: Kept,
 }
@@ -65,7 +65,8 @@ impl DebugFile {
     }
 }
 
-/// Writes to the current array. After an error of the file, every write fails, so that no more data is compressed.
+/// Writes to the current array. After the first error of the file, every write fails, so that no more data is
+/// compressed.
 impl Write for DebugFile {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let written = self.archive.write(bytes)?;

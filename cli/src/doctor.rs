@@ -113,7 +113,7 @@ pub(crate) fn run(arguments: &Doctor, json: bool) -> Result<()> {
     }
 }
 
-/// Shows a variable of the environment.
+/// Returns the finding about an environment variable. If the library ignores the value, the finding is a problem.
 fn variable(name: &'static str, value: &str) -> Finding {
     let text = format!("{name}={value}");
     let names: Vec<&str> = log_level_names().collect();

@@ -1,15 +1,15 @@
-//! A writer that keeps its first error, for users that print errors themselves.
+//! A writer that keeps its first error and does not return it. It is for callers that would print a returned error.
 
 use std::cell::RefCell;
 use std::io::{Error, ErrorKind, Result, Seek, SeekFrom, Write};
 use std::rc::Rc;
 
-/// The text of the first error of a [`FirstError`], if there was one.
+/// The text of the first error of a [`FirstError`], if an error has occurred.
 #[derive(Clone, Default)]
 pub(crate) struct Kept(Rc<RefCell<Option<String>>>);
 
 impl Kept {
-    /// Returns the first error, each time it is called.
+    /// Returns the first error. Later calls return the same error.
     pub(crate) fn check(&self) -> Result<()> {
         self.0.borrow().as_ref().map_or(Ok(()), |text| Err(Error::other(text.clone())))
     }
@@ -18,7 +18,7 @@ impl Kept {
         self.0.borrow().is_some()
     }
 
-    /// Runs an operation, unless one failed before, and keeps its error.
+    /// Runs an operation and keeps its error. If an earlier operation failed, does nothing.
     fn keep(&self, operation: impl FnOnce() -> Result<()>) {
         if !self.failed() {
             *self.0.borrow_mut() = operation().err().map(|error| error.to_string());
@@ -26,8 +26,8 @@ impl Kept {
     }
 }
 
-/// Writes to an empty file. An operation never fails. From the first error on, this writer changes only its position,
-/// as if each operation succeeded.
+/// A writer to a file that is empty at first. It does not return the errors of the file. After the first error, an
+/// operation changes only the position, as if the operation had succeeded.
 pub(crate) struct FirstError<W> {
     inner: W,
     kept: Kept,
@@ -36,7 +36,7 @@ pub(crate) struct FirstError<W> {
 }
 
 impl<W> FirstError<W> {
-    /// Writes to `inner`, which is empty. The second result has the error.
+    /// Returns a writer to `inner`, and the error that this writer keeps. `inner` must be empty.
     pub(crate) fn new(inner: W) -> (FirstError<W>, Kept) {
         let kept = Kept::default();
         (FirstError { inner, kept: kept.clone(), position: 0, length: 0 }, kept)
@@ -64,7 +64,7 @@ impl<W: Seek> Seek for FirstError<W> {
             SeekFrom::End(distance) => self.length.checked_add_signed(distance),
             SeekFrom::Current(distance) => self.position.checked_add_signed(distance),
         };
-        // This is a defect of the caller. It does not depend on the file.
+        // A wrong position is a defect of the caller, not an error of the file. So this error is returned.
         self.position = position.ok_or(ErrorKind::InvalidInput)?;
         self.kept.keep(|| self.inner.seek(SeekFrom::Start(self.position)).map(drop));
         Ok(self.position)

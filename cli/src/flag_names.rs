@@ -1,4 +1,4 @@
-//! Names the flags of the command in messages of the library.
+//! Replaces the fields in messages of the library by the flags of the command.
 
 /// Fields of the library's options that appear in its messages, each with the flag that sets the field.
 const FLAGS: [(&str, &str); 8] = [

@@ -70,8 +70,8 @@ fn read_npy(path: &Path) -> Result<(LogitsArray, Vec<usize>)> {
 }
 
 /// Reads all elements of an `.npy` file. The header of a damaged file can state any shape. So this function reserves
-/// memory only if the file is long enough for the array. `length` is the length of the file in bytes; `None` if it is
-/// unknown, as for a pipe.
+/// memory only if the file is long enough for the array. `length` is the length of the file in bytes, or `None` if the
+/// length is unknown. The length of a pipe is unknown. `element` is the size of an element in bytes.
 fn values<T: Deserialize>(file: NpyFile<impl Read>, length: Option<u64>, element: u64) -> Result<Vec<T>> {
     let damaged =
         |reason: &str| format!("the shape is {:?}, but {reason}; save the array again", file.shape());

@@ -81,8 +81,8 @@ fn emit(arguments: &Emit, json: bool) -> Result<()> {
             arguments.batch
         ));
     }
-    // The programs of a call with this number of rows. With logits in host memory, the number is rounded up to a power
-    // of two.
+    // Print the programs of a call with this number of rows. With logits in host memory, the number of rows is rounded
+    // up to a power of two.
     let specs = AheadOptions {
         max_k: calls.max_k,
         ..AheadOptions::new(Default::default(), vec![arguments.batch], calls.calls())

@@ -133,8 +133,8 @@ impl<'k> SliceLogits<'k> {
     }
 }
 
-/// The largest of some values; NaN if all are NaN. It is computed from the largest values of pairs, then from those of
-/// fours, and so on. So the assembler reuses these results.
+/// Returns the largest of some values, or NaN if all are NaN. First computes the maximum of each pair, then of each
+/// group of four, and so on. So the assembler can use the maxima of the groups again.
 pub(super) fn largest(k: &Ptx, values: &[Float]) -> Float {
     let mut level = values.to_vec();
     while level.len() > 1 {

@@ -10,7 +10,7 @@ extern "C" {
     fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
 }
 
-/// `PTHREAD_CANCEL_DISABLE` of Linux. The crate `libc` does not define it for Linux.
+/// The value of `PTHREAD_CANCEL_DISABLE` on Linux. The crate `libc` does not define this constant for Linux.
 const DISABLE: c_int = 1;
 
 /// While a value exists, its thread is not cancelled. Dropping it restores the previous state.

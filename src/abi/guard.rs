@@ -70,9 +70,9 @@ pub(super) unsafe fn with_slot<T>(
 
 fn run(body: impl FnOnce() -> Result<(), Error>) -> Report {
     let _cancellation = NoCancellation::begin();
-    // Unwind safety: a panic can leave only the state of this call inconsistent, and that state is dropped. The
-    // caches behind a handle never panic in the middle of a change while they hold a lock. The message is formatted
-    // and logged before a panic is caught, because the logger of a Rust caller can panic.
+    // Unwind safety: a panic can leave only the state of this call inconsistent, and that state is dropped. The caches
+    // behind a handle never panic in the middle of a change while they hold a lock. The message is formatted and logged
+    // inside the function that catches panics, because the logger of a Rust caller can panic.
     let outcome = Inherited::SILENT.catch(|| {
         let _environment = FloatEnvironment::standard();
         let outcome = body();

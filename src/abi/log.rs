@@ -111,7 +111,7 @@ pub(super) fn set(function: nuc_log_function, user: *mut c_void, level: nuc_log_
     Ok(())
 }
 
-/// The names of the levels, as in the environment variable NUCLEUS_LOG.
+/// Returns the names of the levels. These are the allowed values of the environment variable NUCLEUS_LOG.
 pub(super) fn level_names() -> impl Iterator<Item = &'static str> {
     LEVELS.into_iter().map(|(_, name, _)| name)
 }

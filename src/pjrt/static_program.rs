@@ -5,9 +5,9 @@
 //!
 //! A program that was linked dynamically has a segment of type PT_INTERP, which names the loader. This is also true if
 //! the user starts the loader with the program as its argument. A program that was linked with `-static` or
-//! `-static-pie` has no such segment. Only the main program counts, because dlopen can add objects with this segment,
-//! for example libc.so.6. AT_BASE of the auxiliary vector cannot be used, because it is zero if the user starts the
-//! loader.
+//! `-static-pie` has no such segment. This file examines only the main program, because dlopen can add objects with
+//! this segment, for example libc.so.6. AT_BASE of the auxiliary vector cannot be used, because it is zero if the user
+//! starts the loader.
 
 /// Whether this program was linked with `-static` or `-static-pie`.
 #[cfg(target_os = "linux")]
@@ -23,9 +23,11 @@ pub(super) fn is_static() -> bool {
         _size: libc::size_t,
         _data: *mut c_void,
     ) -> c_int {
-        // SAFETY: dl_iterate_phdr passes a valid description, whose first members every version has.
+        // SAFETY: dl_iterate_phdr passes a valid description. Every version of the C library has the members that are
+        // read here.
         let object = unsafe { &*object };
-        // In glibc, only the main program has an empty name. In musl no object has one, so no program counts as static.
+        // In glibc, only the main program has an empty name. In musl, no object has an empty name, so every program
+        // counts as dynamic.
         // SAFETY: the name is null or a string that stays valid during the iteration.
         if object.dlpi_name.is_null() || unsafe { *object.dlpi_name } != 0 {
             return 0;

@@ -3,8 +3,8 @@
 use super::{CallShape, Entry, LogitsPlace};
 use crate::error::Error;
 
-/// Checks that calls that request the k-slices can return them. If they cannot, every such call fails, so no program is
-/// made.
+/// Returns an error if the calls request the k-slices but cannot return them. Every such call fails, so no program is
+/// made for it.
 pub(crate) fn check_slices(calls: &CallShape) -> Result<(), Error> {
     if !calls.wanted.slices {
         return Ok(());

@@ -17,7 +17,7 @@ impl Ptx {
         self.line(format_args!("mov.b32 {variable}, {value}"));
     }
 
-    /// Adds `value` to a variable where the mask is true. This is one instruction.
+    /// If the mask is true, adds `value` to a variable. This is one instruction.
     pub fn add_if(&self, mask: Mask, variable: Variable, value: Int) {
         self.line(format_args!("@{mask} add.s32 {variable}, {variable}, {value}"));
     }

@@ -168,17 +168,17 @@ impl Ptx {
         Shared { start, len }
     }
 
-    /// The address in shared memory of element `index` of an array.
+    /// The address of element `index` of an array in shared memory.
     pub fn shared_address(&self, array: Shared, index: Int) -> Int {
         self.int_op("mad.lo.s32", &[&index, &4, &array.start])
     }
 
-    /// Where the mask is true: stores two words at the address `next` in shared memory, and then adds `step` bytes to
-    /// `next`, up to `last`. These instructions contain no branch.
+    /// If the mask is true, stores two words at the address `next` in shared memory. Then sets `next` to `next` plus
+    /// `step` bytes, or to `last` if the sum is larger. The instructions contain no branch.
     pub fn push_shared_if(&self, mask: Mask, next: Variable, words: [Int; 2], step: usize, last: Int) {
         let (vector, names) = vector_of(&words);
         self.line(format_args!("@{mask} st.shared{vector}.b32 [{next}], {names}"));
-        // Without a mask, GPUs since the H100 execute the addition and the minimum as one instruction.
+        // The addition and the minimum have no mask. So GPUs since the H100 execute both as one instruction.
         let after = self.min(self.add(self.get(next), self.int(step as i32)), last);
         self.line(format_args!("@{mask} mov.b32 {next}, {after}"));
     }
@@ -255,8 +255,8 @@ impl Ptx {
         self.line(format_args!("red.shared.add.u32 [{address}], {value}"));
     }
 
-    /// The array whose element `first` is the first element of `array`. This saves a subtraction for each index that is
-    /// computed later. Only elements of `array` may be accessed.
+    /// Returns an array whose element `first` is the first element of `array`. So the kernel need not subtract `first`
+    /// from each index. Only elements of `array` may be accessed.
     pub fn shifted(&self, array: Shared, first: i32) -> Shared {
         let start = self.sub(array.start, self.int(first.wrapping_mul(4)));
         Shared { start, len: array.len }

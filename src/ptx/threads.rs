@@ -34,7 +34,7 @@ impl Ptx {
         self.mask_op("bar.red.or.pred", &[&0, &mask])
     }
 
-    /// Whether the mask of any thread of the warp is true.
+    /// Whether the mask of at least one thread of the warp is true.
     pub fn warp_any(&self, mask: Mask) -> Mask {
         self.mask_op("vote.sync.any.pred", &[&mask, &"0xffffffff"])
     }
@@ -168,7 +168,7 @@ impl Ptx {
         self.mask_op("setp.lt.u32", &[&a, &b])
     }
 
-    /// Whether `a` is less than `b`, as unsigned integers, or `before` is true.
+    /// Whether `a` is less than `b` as unsigned integers, or whether `before` is true.
     pub fn unsigned_lt_or(&self, a: Int, b: Int, before: Mask) -> Mask {
         self.mask_op("setp.lt.or.u32", &[&a, &b, &before])
     }

@@ -78,7 +78,7 @@ fn weight_by_shifts<A: Arith>(a: A, distance: A::Int) -> A::Int {
     a.shr(a.add(doubled, a.int(1)), 1)
 }
 
-/// The same weight with fewer operations, for targets that convert floats to integers fast.
+/// Computes the same weight with fewer operations. This function is for targets that convert floats to integers fast.
 ///
 /// It subtracts the number of octaves from the exponent of the polynomial. To round the result to an integer, it adds
 /// the largest float below 0.5 and truncates the sum. It does not add 0.5, because that sum can be rounded up to the

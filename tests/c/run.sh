@@ -174,7 +174,7 @@ install_options() {
         echo "4 checks, 0 failed"
 }
 
-# A program that is linked with -static cannot load a plugin. It gets an error instead of a crash.
+# A program that is linked with -static cannot load a plugin. It gets an error, and does not crash.
 statically_linked() {
     local form
     for form in -static -static-pie; do

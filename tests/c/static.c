@@ -17,7 +17,7 @@ int main(int argc, char **argv) {
 
     CHECK(argc == 2);
     refuses(argv[argc - 1]);
-    /* This library has the segment PT_INTERP, like a program that is linked dynamically. */
+    /* libc.so.6 has the segment PT_INTERP, like a program that is linked dynamically. The plugin is still refused. */
     CHECK(dlopen("libc.so.6", RTLD_NOW) != NULL);
     refuses(argv[argc - 1]);
     CHECK_STATUS(NUC_OK, error, nuc_sampler_destroy(make_sampler(NULL, 8), &error));

@@ -24,7 +24,7 @@ with_pkg_config() {
             static) flags=$(PKG_CONFIG_PATH=$1 pkg-config --cflags --libs nucleus-static) ;;
             alone) flags="-static $(PKG_CONFIG_PATH=$1 pkg-config --static --cflags --libs nucleus)" ;;
         esac || return 1
-        # If the path has a space, pkg-config escapes it, so the shell must parse the flags.
+        # pkg-config writes a backslash before each space of a path. eval makes the shell interpret these backslashes.
         for source in main.c main.cpp; do
             compiler=cc
             [ $source = main.c ] || compiler="c++ -std=c++17"

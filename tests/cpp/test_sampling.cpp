@@ -192,7 +192,7 @@ void reports_errors(const nucleus::sampler &sampler) {
     const auto missing = nucleus::sampler::try_create(options);
     CHECK_FAILURE(plugin_not_found, nullptr, missing);
     CHECK(std::strstr(missing.error().message(), "/nowhere/plugin.so") != nullptr);
-    // A NUL character is an error: the C function would use only the part of the string before it.
+    // A NUL character is an error, because the C function would use only the text before this character.
     const std::string cut("cut\0off", 7);
     options.plugin_path = cut;
     CHECK_FAILURE(invalid_argument, "plugin_path", nucleus::sampler::try_create(options));

@@ -1,6 +1,7 @@
 # Conversions of keyword arguments to the values of C.
 
-# The value of a symbol, for example :auto. The error message lists the symbols of `choices`.
+# Returns the value of a symbol, for example :auto. If the symbol is unknown, the error message lists the symbols of
+# `choices`.
 function choice(name, table, value, choices = table)
     found = get(table, value, nothing)
     found === nothing &&

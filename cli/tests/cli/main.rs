@@ -243,7 +243,7 @@ fn functions_to_embed_are_printed() {
         let output = nucleus(&[&arguments[..], &["--embed", "9 lives"]].concat());
         assert!(failure(&output).contains("name is \"9 lives\""), "{}", stderr(&output));
     }
-    // The limit is that of nuc_emit.
+    // The limit of the number of rows is the same as in nuc_emit.
     let of_rows = |rows: &str| {
         nucleus(&["emit", "--batch", rows, "--vocab", "300", "--dtype", "f32", "--embed", "sample"])
     };
@@ -401,7 +401,7 @@ fn no_plugin_ends_the_search() {
     // A child process of the plugin keeps the pipes open.
     let forks = hostile("forks", "if (fork() == 0) { sleep(60); _exit(0); }");
     let start = Instant::now();
-    // On a busy machine, the working plugin needs more than 5 s.
+    // On a busy machine, the working plugin can need more than 5 s.
     let mut arguments =
         vec!["plugins", "--only", "--timeout", "10", &aborts, &leaves, &hangs, &forks, &talks];
     arguments.extend([good, "/nonexistent.so", good]);

@@ -51,7 +51,7 @@ fn write_shape(path: &Path, shape: &[u64]) {
     writer.finish().unwrap();
 }
 
-/// Writes a file of f32 that has a header with this shape, and no elements.
+/// Writes an `.npy` file of f32. Its header states this shape, but the file has no elements.
 fn write_header(path: &Path, shape: &str) {
     let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n");
     let length = u16::try_from(dictionary.len()).unwrap().to_le_bytes();
@@ -242,7 +242,7 @@ fn impossible_shapes_are_refused() {
     }
 }
 
-/// The message about a debug file that cannot be written contains the path once, and is the only message.
+/// If a debug file cannot be written, the command prints only one message. This message contains the path once.
 #[test]
 fn debug_files_that_cannot_be_written() {
     let path = file("sample_unwritable", "logits.npy");

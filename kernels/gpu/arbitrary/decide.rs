@@ -32,9 +32,10 @@ use crate::semantics::weights::{MAX_WEIGHT, ZERO_Q};
 /// error of at most 1.5. The difference and the product each contribute 0.5 to this error, because their relative
 /// errors are at most 2⁻²⁴. The rounding to an integer also contributes 0.5. So the error of the sum is at most 4.5. A
 /// distance that is limited to 29.5 octaves can have a larger error, but the weight at this distance is 0 in any case.
-/// The distance of the entry from the bound is only known as a bin: see [`Rest::limits`].
+/// The kernel knows only the bin of the distance of the entry from the bound: see [`Rest::limits`].
 const LARGEST_ERROR: i32 = 16;
-// The scan also counts entries that are not below the bound in this bin, so its entries must not change a sum.
+// The scan also counts entries that are not below the bound in the bin `FIRST_ZERO`. So the weight of this bin must be
+// 0. Then the number of its entries does not change a sum.
 const _: () = assert!((FIRST_ZERO << BIN_BITS) - (1 << (BIN_BITS - 1)) - LARGEST_ERROR >= ZERO_Q);
 
 /// The outcome of a row, in variables that the kernel sets step by step.
@@ -257,7 +258,7 @@ impl Row<'_, '_> {
         let farthest = weights.q(self.bound);
         let of_tie = k.select(is_candidate(k, self.bound), weight_at(k, farthest), k.int(0));
         let all_ties = k.wmul(k.widen(of_tie), k.widen(ties));
-        // The values of a 16-bit type are fewer than their distances, so a search by value needs fewer steps.
+        // A 16-bit type has fewer values than there are distances. So a search by value needs fewer steps.
         let is_by_distance = self.spec.dtype == Dtype::F32;
         let place_of = |key| if is_by_distance { weights.q(key) } else { self.positions.of(key) };
         let of_list = self.list.keep(|[key, index]| [weights.of(key, index), place_of(key)]);
@@ -359,7 +360,7 @@ impl Row<'_, '_> {
             // of the chunk.
             let count = k.variable(k.int(i32::MAX));
             k.when(k.either(k.eq(of_tie, k.int(0)), k.eq(ties, k.int(0))), || {
-                // Few entries are in the chunk, so few weights are computed.
+                // Few entries are in the chunk. The weight is computed only for them.
                 let is_in_chunk = |entry: Entry| block.is_in_chunk(drawn, entry.words[1]);
                 self.list.for_few(is_in_chunk, |entry| {
                     let weight = weight(entry);
@@ -454,11 +455,11 @@ impl<'k> Rest<'k> {
     /// The least and the largest possible weight of an entry in a bin.
     fn limits(&self, bin: Int) -> [Int; 2] {
         let k = self.k;
-        // The distance of an entry from the middle of its bin.
+        // The largest distance of an entry from the middle of its bin.
         const MOST: i32 = (1 << (BIN_BITS - 1)) + LARGEST_ERROR;
         let middle = k.add(self.distance, k.shl(bin, BIN_BITS));
         let farthest = k.add(middle, k.int(MOST));
-        // An entry is below the bound, so its distance from the maximum is at least that of the bound.
+        // An entry is below the bound, so its distance from the maximum is at least the distance of the bound.
         let least = k.max(k.sub(self.distance, k.int(LARGEST_ERROR)), k.int(0));
         let nearest = k.max(k.sub(middle, k.int(MOST)), least);
         [weight_at(k, farthest), weight_at(k, nearest)]

@@ -6,23 +6,26 @@ use crate::kernels::gpu::block::Block;
 use crate::ptx::{Address, Int, Mask, Ptx, Shared, Variable, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// The number of entries that a thread can collect in shared memory, plus one.
+/// The number of places of a thread in shared memory. A candidate in the last place is lost.
 const PLACES: usize = 11;
-/// If a thread of a warp has more than this number of entries, [`Collector::make_room`] stores the entries of the warp.
+/// If a thread of a warp has more than this number of candidates, [`Collector::make_room`] stores the entries of the
+/// warp.
 const MOST_WAITING: usize = 5;
-/// The largest number of entries that a thread keeps in registers. With more entries, `decide` spills registers.
+/// The largest number of entries that a thread keeps in registers. With more entries, `decide` would spill registers.
 const LARGEST_KEPT: usize = 12;
 /// The number of kept entries after which a thread tests whether it has more of them.
 const UNROLLED: usize = 5;
-/// The number of further entries that a thread handles in each round of a loop. Their loads overlap.
+/// The number of entries that a thread loads in each round of a loop over the entries that it does not keep. These
+/// loads overlap.
 const FURTHER: usize = 3;
 /// The size of an entry: two words.
 const ENTRY_BYTES: usize = 8;
 
 /// The list of a row, for a block that adds entries. An entry has two words.
 ///
-/// Each thread collects candidates in its own places in shared memory. So it needs no atomic operation to add one. The
-/// threads of a warp store the entries among them together. A candidate that finds no place is stored alone.
+/// Each thread collects candidates in its own places in shared memory. So it needs no atomic operation to add a
+/// candidate. Later, the threads of a warp together store the candidates that are entries. If a thread has no place for
+/// an entry, it stores this entry alone.
 pub(super) struct Collector<'k, L, S, E> {
     k: &'k Ptx,
     places: Shared,
@@ -33,10 +36,10 @@ pub(super) struct Collector<'k, L, S, E> {
     next: Variable,
     /// Returns the address of the number of entries of the row. The number can exceed the capacity.
     len: L,
-    /// Whether a candidate is an entry. It is called once for each candidate that is stored or dropped, so it can also
-    /// count candidates or sum their weights.
+    /// Returns whether a candidate is an entry. This function is called once for each candidate that is stored or
+    /// dropped. So it can also count candidates or sum their weights.
     selects: S,
-    /// Computes the words of an entry from those of the candidate.
+    /// Computes the words of an entry from the words of the candidate.
     entry: E,
     lists: Wide,
     row: Int,
@@ -49,7 +52,7 @@ pub(super) struct Reserved {
     count: Variable,
     /// The number of entries of the threads before this thread in the warp.
     before: Variable,
-    /// In the last thread of the warp: the place of the first entry of the warp.
+    /// The place of the first entry of the warp. Only the last thread of the warp has this value.
     first: Variable,
 }
 
@@ -60,8 +63,8 @@ where
     E: Fn([Int; 2]) -> [Int; 2],
 {
     /// `lists` contains space for `capacity` entries of each row. `len` returns the address of the number of entries of
-    /// the row. It is computed where it is needed, so it needs no registers. `selects` returns whether a candidate is
-    /// an entry, and `entry` returns the words of the entry.
+    /// the row. The address is computed where it is needed, so it occupies no registers. `selects` returns whether a
+    /// candidate is an entry, and `entry` returns the words of the entry.
     pub(super) fn new(
         k: &'k Ptx,
         (lists, capacity): (Wide, usize),
@@ -82,8 +85,8 @@ where
         ENTRY_BYTES * k.threads()
     }
 
-    /// Adds a candidate where the mask is true, without a branch. If [`Collector::is_full`] is true afterwards, some of
-    /// the candidates may be lost.
+    /// If the mask is true, adds a candidate. The instructions contain no branch. If [`Collector::is_full`] is true
+    /// afterwards, some candidates may be lost.
     pub(super) fn add_if(&self, mask: Mask, words: [Int; 2]) {
         self.k.push_shared_if(mask, self.next, words, Self::step(self.k), self.last);
     }
@@ -93,7 +96,8 @@ where
         self.k.eq(self.k.get(self.next), self.last)
     }
 
-    /// The state of the places of this thread, for [`Collector::restore`].
+    /// Returns the state of the places of this thread. [`Collector::restore`] needs it to remove the candidates that
+    /// are added later.
     pub(super) fn state(&self) -> Int {
         self.k.get(self.next)
     }
@@ -179,7 +183,7 @@ where
 }
 
 impl Reserved {
-    /// Returns variables for [`Collector::reserve`].
+    /// Creates the variables that [`Collector::reserve`] sets.
     pub(super) fn new(k: &Ptx) -> Reserved {
         let [count, before, first] = [0; 3].map(|value| k.variable(k.int(value)));
         Reserved { count, before, first }
@@ -208,8 +212,8 @@ pub(super) struct Entry {
     kept: Option<usize>,
 }
 
-/// A function of the two words of an entry with `N` results, and its results for the entries that the thread keeps in
-/// registers.
+/// A function that computes `N` results from the two words of an entry, and the results for the entries that the thread
+/// keeps in registers.
 pub(super) struct Kept<F, const N: usize> {
     of: F,
     results: Vec<[Int; N]>,
@@ -259,15 +263,17 @@ impl<'k> List<'k> {
         k.lt(k.int(self.capacity as i32), self.count)
     }
 
-    /// Computes a function of the entries that this thread keeps in registers. `of` must not have side effects.
+    /// Calls `of` with each entry that this thread keeps in registers, and keeps the results. `of` must not have side
+    /// effects.
     pub(super) fn keep<F: Fn([Int; 2]) -> [Int; N], const N: usize>(&self, of: F) -> Kept<F, N> {
         let mut results = Vec::new();
         self.for_each_kept(|entry| results.push(of(entry.words)));
         Kept { of, results }
     }
 
-    /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare`. `prepare` must not have side
-    /// effects. A thread executes `consume` only for the entries of the list.
+    /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare`. A thread executes `consume`
+    /// only for entries of the list. It can execute `prepare` for other places too, so `prepare` must not have side
+    /// effects.
     pub(super) fn for_each<T>(&self, prepare: impl Fn(Entry) -> T, consume: impl Fn(T)) {
         let k = self.block.k;
         self.for_each_kept(|entry| consume(prepare(entry)));
@@ -278,7 +284,8 @@ impl<'k> List<'k> {
         });
     }
 
-    /// Calls `consume` with the entries that `selects` selects. In most rounds, a warp has no such entry.
+    /// Calls `consume` with the entries that `selects` selects. This method is for few such entries: in most rounds, no
+    /// thread of a warp has one, and the warp skips `consume`.
     pub(super) fn for_few(&self, selects: impl Fn(Entry) -> Mask, consume: impl Fn(Entry)) {
         let k = self.block.k;
         self.for_each_kept(|entry| k.when(selects(entry), || consume(entry)));
@@ -292,8 +299,8 @@ impl<'k> List<'k> {
         });
     }
 
-    /// Calls `body` with the entries that the thread keeps in registers. Most lists are shorter than the registers
-    /// allow. So a warp skips the entries that do not exist.
+    /// Calls `body` with the entries that the thread keeps in registers. Most lists have fewer entries than the
+    /// registers can keep. So a warp skips the entries that do not exist.
     fn for_each_kept(&self, mut body: impl FnMut(Entry)) {
         self.for_kept_rounds(0..self.kept.len(), &mut |numbers| {
             for number in numbers {
@@ -320,8 +327,8 @@ impl<'k> List<'k> {
         k.lt(k.int((number * k.threads()) as i32), self.rest)
     }
 
-    /// Calls `body` with the further entries, several in each round, so that their loads overlap. The mask of an entry
-    /// is false if its place is not in the list.
+    /// Calls `body` with the entries that the thread does not keep in registers. Each round has several entries, so
+    /// that their loads overlap. The mask of an entry is false if its place is not in the list.
     fn for_further_rounds(&self, body: impl FnOnce(Vec<(Mask, Entry)>)) {
         let k = self.block.k;
         let last = k.sub(self.count, k.int(1));

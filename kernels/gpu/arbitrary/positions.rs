@@ -4,11 +4,12 @@ use crate::dtype::Dtype;
 use crate::ptx::{Int, Ptx};
 use crate::semantics::arith::Arith;
 
-/// The positions of the keys of a row. A key with a larger position is less. The values of a 16-bit type have only a
-/// few of the keys. So the low bits of a position have no meaning, and a search need not separate them.
+/// The positions of the keys of a row. A smaller key has a larger position. The values of a 16-bit type use only a few
+/// of the keys. So the low bits of their positions have no meaning, and a search can ignore these bits.
 pub(super) struct Positions<'k> {
     k: &'k Ptx,
-    /// The number of low bits that are equal in all values of the type: 0 in positive values and 1 in negative ones.
+    /// The number of low bits of a key that have no meaning. They are 0 in the keys of positive values of the type, and
+    /// 1 in the keys of negative values.
     unused: u32,
     /// The rank of the largest key.
     first: Int,
@@ -18,7 +19,8 @@ pub(super) struct Positions<'k> {
 
 impl<'k> Positions<'k> {
     pub(super) fn new(k: &'k Ptx, dtype: Dtype, max_key: Int) -> Positions<'k> {
-        // A subnormal binary16 number is a normal number with a shorter mantissa in binary32.
+        // In binary32, a subnormal binary16 number is a normal number with a shorter mantissa. So its low bits have no
+        // meaning either.
         let unused = match dtype {
             Dtype::F32 => 0,
             Dtype::Bf16 => 16,
@@ -28,8 +30,8 @@ impl<'k> Positions<'k> {
         Positions { k, unused, first, zero: k.shl(first, unused) }
     }
 
-    /// The number of low bits of a position that have no meaning. The positions of two different values also differ in
-    /// other bits, because the other bits are the difference of the ranks of the largest key and the value.
+    /// The number of low bits of a position that have no meaning. The other bits are the rank of the largest key minus
+    /// the rank of the value. So they are different for two different values.
     pub(super) fn unused(&self) -> u32 {
         self.unused
     }
@@ -39,13 +41,13 @@ impl<'k> Positions<'k> {
         self.k.sub(self.zero, key)
     }
 
-    /// The position of a key minus `start`. All keys of a loop share the first subtraction.
+    /// The position of a key minus `start`. A loop over keys computes the first subtraction only once.
     pub(super) fn from(&self, start: Int, key: Int) -> Int {
         self.k.sub(self.k.sub(self.zero, start), key)
     }
 
-    /// The key of the value at a position, whatever its low bits are. No value is between this key and the values at
-    /// later positions.
+    /// Returns the key of the value at a position. The low bits of the position have no effect. No value is between
+    /// this key and the values at later positions.
     pub(super) fn key_at(&self, position: Int) -> Int {
         let k = self.k;
         let distance =
@@ -56,8 +58,8 @@ impl<'k> Positions<'k> {
 
 /// The key divided by `2^unused`, rounded up.
 ///
-/// Keys of positive values have `unused` low bits that are 0, and those of negative values have low bits that are 1.
-/// +inf becomes the largest finite f32, whose low bits are 1 too. So each value has its own rank.
+/// The `unused` low bits of a key are 0 for a positive value and 1 for a negative value. Cleaning changes +inf to the
+/// largest finite f32, whose low bits are also 1. So each value has its own rank.
 fn rank<A: Arith>(a: A, unused: u32, key: A::Int) -> A::Int {
     if unused == 0 {
         return key;

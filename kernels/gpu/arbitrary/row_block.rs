@@ -104,7 +104,7 @@ impl<'k> RowBlock<'k> {
         self.k.divide(index, self.division.chunk_len()).0
     }
 
-    /// Whether a chunk contains the logit with index `index` in the row.
+    /// Whether a chunk contains the logit that has this index in the row.
     pub(super) fn is_in_chunk(&self, chunk: Int, index: Int) -> Mask {
         let (k, len) = (self.k, self.division.chunk_len());
         k.unsigned_lt(k.sub(index, k.mul(chunk, len)), k.int(len as i32))
@@ -185,9 +185,9 @@ impl<'k> RowBlock<'k> {
         (std::array::from_fn(sums), std::array::from_fn(|number| k.warp_max(words[2 * N + number])))
     }
 
-    /// Like [`RowBlock::running_sums`], for a value that each thread has in parts: the low part, and the high part if
-    /// there is one (see [`sum_of_parts`]). The sum of each part over all threads fits 31 bits, so the sums take less
-    /// time. See [`Block::exchange`] for when they may be computed again.
+    /// Like [`RowBlock::running_sums`], but each thread has its value in parts: the low part, and the high part if
+    /// there is one (see [`sum_of_parts`]). The sum of each part over all threads fits in 31 bits. So this method takes
+    /// less time. See [`Block::exchange`] for when it may be executed again.
     pub(super) fn running_sums_of_parts(&self, mine: &[Int]) -> SumsOfParts<'k> {
         let k = self.k;
         let SumsOfWords { before, upto, of_warps } = self.block.sums_of_words(mine);
@@ -354,14 +354,14 @@ impl RunningSums<'_> {
     }
 }
 
-/// The running sums over the threads of a block of a value in parts.
+/// The results of [`RowBlock::running_sums_of_parts`].
 pub(super) struct SumsOfParts<'k> {
     k: &'k Ptx,
     /// The sum over the threads before this one.
     pub(super) before: Wide,
     /// The sum over the threads up to this one.
     pub(super) upto: Wide,
-    /// The sums of the parts of the warps. Lane `i` has the sums of warp `i`.
+    /// The sum of each part over the threads of a warp. Lane `i` has the sums of warp `i`.
     of_warps: Vec<Int>,
 }
 
@@ -375,7 +375,7 @@ impl SumsOfParts<'_> {
     }
 }
 
-/// The value whose parts these are: the low part, and the high part if there is one.
+/// Returns the value that has these parts: the low part, and the high part if there is one.
 pub(super) fn join_parts(k: &Ptx, parts: &[Int]) -> Wide {
     match *parts {
         [low] => k.widen(low),

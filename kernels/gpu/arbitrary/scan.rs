@@ -18,8 +18,8 @@ use crate::semantics::clean::{order_key, MAX_FINITE_BITS};
 use crate::semantics::rules::row_status;
 use crate::semantics::weights::{OCTAVE_BITS, ROUNDING, ZERO_Q};
 
-/// The binary logarithm of the number of units of the distance `q` per bin. An entry is in the bin whose number is its
-/// distance from the bound in bins, rounded to nearest.
+/// The binary logarithm of the number of units of the distance `q` per bin. The number of the bin of an entry is the
+/// distance of the entry from the bound, divided by the width of a bin and rounded to the nearest integer.
 pub(super) const BIN_BITS: u32 = OCTAVE_BITS - 6;
 /// The last bin that is used. All entries in it have the weight 0, even if their distances have rounding errors: see
 /// the assertion in `decide.rs`.
@@ -79,7 +79,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         k.set(had_nan, k.select(logits.had_nan(), k.int(1), k.get(had_nan)));
         let of_tile = logits.max();
         k.when(k.warp_any(k.greater(of_tile, k.from_bits(k.get(max)))), || {
-            // All threads of the warp have the same maximum. So few tiles have a larger value.
+            // All threads of the warp share one maximum. So few tiles have a larger value.
             let key = k.warp_max(order_key(k, k.to_bits(of_tile)));
             let of_warp = k.from_bits(order_key(k, key));
             k.set(max, k.to_bits(of_warp));
@@ -90,7 +90,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         // Most rows without a list are plain draws, which are read again. The first tile does not wait for the flags.
         slice.keep_following_tiles_if(k.not(has_list));
     });
-    // The block does other work while this atomic operation runs.
+    // `reserve` starts an atomic operation. The block does other work while this operation runs.
     k.when(has_list, || list.reserve(&reserved));
     let value = k.from_bits(k.get(max));
     let key = key_of(k, value);
@@ -143,7 +143,7 @@ struct Bound {
     bin_scale: Float,
 }
 
-/// The number of values of a thread that [`collect`] compares with the bound together.
+/// The number of values in a group. [`collect`] first compares the largest value of a group with the bound.
 const GROUP: usize = 4;
 
 /// Compares the logits of a tile with the bound. `max` is the largest of these logits. The indices of `bins` are the
@@ -165,8 +165,9 @@ fn collect<L, S, E>(
     let is_above = |value: Float| k.at_least(value, bound.above);
     let words = |number: usize| [k.to_bits(values[number]), logits.index(number)];
     k.when(k.warp_any(reaches(max)), || {
-        // Most tiles have few logits at the bound. The list collects them too, and drops them later. So this code
-        // compares each logit once. The usual path has no branch in which some threads of a warp wait for others.
+        // The list also collects the logits at the bound, and drops them later. So this code compares each logit only
+        // once. Most tiles have few logits at the bound. In the usual case, no thread of a warp waits for other threads
+        // at a branch.
         let before = list.state();
         for (group, values) in values.chunks(GROUP).enumerate() {
             k.when(k.warp_any(k.at_least(largest(k, values), bound.at_least)), || {
@@ -193,8 +194,9 @@ fn collect<L, S, E>(
     k.when(bound.has_bins, || {
         const MOST: f32 = ROUNDING + FIRST_ZERO as f32;
         for &value in values {
-            // The assembler would put a branch around an atomic operation with a mask. So the logits at or above the
-            // bound and NaN are counted in `FIRST_ZERO`, which changes no result.
+            // The assembler would put a branch around an atomic operation with a mask. So the operation has no mask. It
+            // counts NaN and the logits at or above the bound in the bin `FIRST_ZERO`, because the entries of this bin
+            // change no result.
             let distance = k.fmul(k.fsub(bound.value, value), bound.bin_scale);
             let bin = k.fadd(k.at_most(distance, FIRST_ZERO as f32), k.float(ROUNDING));
             let bin = k.fselect(k.flt(value, bound.at_least), bin, k.float(MOST));

@@ -31,8 +31,9 @@ impl<'a, 'k> Bins<'a, 'k> {
     }
 
     /// Finds the first position for which the number of entries at or before it reaches `wanted`. The result can also
-    /// be a later position if no entry is between the two positions. Returns the position, the number of entries that
-    /// are wanted at it (not before it), and whether it has more entries.
+    /// be a later position if no entry is between the two positions. Returns three results: the position, `wanted`
+    /// minus the number of entries before this position, and whether the number of entries at this position is larger
+    /// than the second result.
     ///
     /// No entry may have a position after `largest`. The result is at most `largest`. `distance` returns the position
     /// of an entry minus its first argument. The search does not separate positions that differ only in the low
@@ -87,7 +88,7 @@ pub(super) struct Search<'s, 'a, 'k, D, W> {
     distance: D,
     weight: W,
     kind: Kind,
-    /// The number of low bits of a position that the search does not find.
+    /// The number of low bits of a position that the search ignores.
     unused: u32,
     /// The number of low bits of a position that are still unknown after the first step.
     shift: Int,
@@ -203,7 +204,7 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
     /// Finds the first position at which the running sum of the weights reaches `target`. Returns this position, the
     /// sum of the weights before it, and the sum of the weights at it. A search that counts can also return the last
     /// position of a bin if the running sum is equal to `target` there. The third result is then the sum of the bin.
-    /// The low [`Search::unused`] bits of the position can be different from those of the entry. This method can be
+    /// In the low [`Search::unused`] bits, the result can differ from the position of the entry. This method can be
     /// called once, because it overwrites the bins.
     pub(super) fn find(&self, target: Wide) -> [Wide; 3] {
         let k = self.bins.block.k;

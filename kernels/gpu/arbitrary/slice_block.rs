@@ -20,8 +20,8 @@ pub(super) struct SliceBlock<'k> {
     spec: &'k Spec,
     division: &'k Division,
     logits: Wide,
-    /// Whether the L2 cache should keep the next tiles for the second pass: 0 or 1. `None` in the second pass, and if
-    /// the cache has space for all slices.
+    /// Whether the L2 cache should keep the next tiles for the second pass: 0 or 1. This field is `None` in the second
+    /// pass, and if the cache has space for all slices.
     keeps: Option<Variable>,
 }
 

@@ -7,12 +7,13 @@ use super::search::Bins;
 use crate::ptx::{Int, Shared};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// The entries of a list whose keys are equal to a threshold, in bins by their indices. Each thread has one bin.
+/// The bins of a search among the entries of a list whose keys are equal to a threshold. The index of an entry
+/// determines its bin. Each thread has one bin.
 pub(super) struct Ties<'a, 'k> {
     bins: &'a Bins<'a, 'k>,
-    /// The binary logarithm of the number of indices of a bin.
+    /// The binary logarithm of the number of indices in a bin.
     shift: u32,
-    /// The number of the bin that contains the entry, and the number of entries before this bin.
+    /// The number of the bin that contains the wanted entry, and the number of entries before this bin.
     found: Shared,
     /// The entries of this bin.
     few: Few<'k>,
@@ -30,13 +31,14 @@ impl<'a, 'k> Ties<'a, 'k> {
         ties
     }
 
-    /// The numbers of entries of the bins.
+    /// The number of entries in each bin.
     fn counts(&self) -> Shared {
         self.bins.parts[1]
     }
 
-    /// Returns the index of entry number `wanted` of the list, in the order of the indices, among the entries whose key
-    /// is `threshold`. `wanted` is at least 1 and at most the number of these entries. `largest` is the largest index.
+    /// Considers only the entries of the list whose key is `threshold`, in the order of their indices. Returns the
+    /// index of entry number `wanted`; the first one has number 1. `wanted` is at most the number of these entries.
+    /// `largest` is the largest index of a row.
     pub(super) fn find(&self, list: &List<'_>, threshold: Int, wanted: Int, largest: Int) -> Int {
         let (k, block) = (self.bins.block.k, self.bins.block.block);
         let is_tie = |entry: Entry| k.eq(entry.words[0], threshold);
@@ -52,7 +54,8 @@ impl<'a, 'k> Ties<'a, 'k> {
         });
         k.barrier();
         let [bin, before] = k.load_shared_words_at(self.found, 0);
-        // This comparison has no common operation with the loop above. Otherwise, its results would occupy registers.
+        // This condition has no operation in common with the loop above. Otherwise, the results of the common operation
+        // would occupy registers.
         let start = k.shl(bin, self.shift);
         let is_in_bin = |entry: Entry| {
             k.both(is_tie(entry), k.unsigned_lt(k.sub(entry.words[1], start), k.int(1 << self.shift)))

@@ -71,8 +71,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
                             let large = k.variable(k.int(0));
                             weights.iter().for_each(|&weight| k.add_if(k.le(high, weight), large, weight));
                             add_all(k, above, [k.get(large)].into_iter());
-                            // Three forms of the same condition. If they were equal, the assembler would keep the
-                            // results of eight comparisons, which takes more instructions than new comparisons.
+                            // These are three forms of the same condition. If the forms were equal, the assembler would
+                            // keep the results of eight comparisons. This takes more instructions than new comparisons.
                             let is_collected = |weight| k.unsigned_lt(k.sub(weight, low), width);
                             let is_any_collected =
                                 |any, &weight: &Int| k.unsigned_lt_or(k.sub(weight, low), width, any);

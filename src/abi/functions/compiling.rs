@@ -215,10 +215,10 @@ pub unsafe extern "C" fn nuc_prewarming_destroy(
 ///
 /// `*programs_written` receives the number of files written. The pointer may be null.
 ///
-/// A file matches only the plugin build, the kind, number and arrangement of devices, and the compiler flags
-/// (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A file for a CPU also matches only
-/// the model and the features of the processor for which it was compiled. If one of these differs, a sampler ignores
-/// the file and compiles the program.
+/// A sampler loads a file only if the plugin build, the kind, number and arrangement of devices, and the compiler flags
+/// (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) are those for which the file was compiled. For a CPU, the
+/// model and the features of the processor must also be the same. If one of these differs, the sampler ignores the file
+/// and compiles the program.
 ///
 /// If `topology` is set, this host needs no device. For example, libtpu compiles for TPUs on any x86-64 Linux host. Set
 /// these environment variables for libtpu:

@@ -41,7 +41,7 @@ pub fn log_to_standard_error(level: nuc_log_level) -> Result<(), Error> {
     log::set(None, std::ptr::null_mut(), level)
 }
 
-/// The allowed values of the environment variable NUCLEUS_LOG. This function is for callers in Rust.
+/// Returns the allowed values of the environment variable NUCLEUS_LOG. This function is for callers in Rust.
 pub fn log_level_names() -> impl Iterator<Item = &'static str> {
     log::level_names()
 }

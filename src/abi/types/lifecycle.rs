@@ -119,10 +119,10 @@ pub struct nuc_sampler_options {
     /// With a client, `backend` must not be NUC_BACKEND_BUILTIN, `plugin_path` must be null, and `num_client_options`
     /// must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored.
     ///
-    /// With a client and a `program_dir`, the library reads the file that contains the plugin's functions. It finds
-    /// the file's path in /proc/self/maps (Linux). If the file was replaced or removed after the caller loaded it,
-    /// nuc_sampler_create returns NUC_PLUGIN_NOT_FOUND. If this library loaded the plugin before, it still has the file
-    /// open. nuc_sampler_create then succeeds.
+    /// With a client and a `program_dir`, the library reads the file that contains the plugin's functions. It finds the
+    /// file's path in /proc/self/maps (Linux). If the file was replaced or removed after the caller loaded it,
+    /// nuc_sampler_create returns NUC_PLUGIN_NOT_FOUND. But if this library itself loaded the plugin earlier, the
+    /// library still has the file open, and nuc_sampler_create succeeds.
     pub pjrt_client: *mut c_void,
     /// The largest size of `program_dir` in bytes. After each write, the sampler removes the least recently used
     /// programs until the directory fits. It does not remove the program that it has just written, and it does not

@@ -76,8 +76,9 @@ impl Helpers {
         if handles.is_empty() {
             return (None, failure);
         }
-        // Waits until every thread has started. A starting thread holds a lock of the standard library. If the caller
-        // forked then, the child could not start threads, because the lock would stay locked there.
+        // A thread that starts holds a lock of the standard library. If the caller forked at this time, the lock would
+        // stay locked in the child, and the child could not start threads. So this function waits until every thread
+        // has started. `recv` returns when every thread has dropped its sender.
         drop(started);
         let _ = starts.recv();
         let helpers = handles.len().min(threads - 1);

@@ -20,9 +20,9 @@ thread_local! {
     static IS_PLUGIN_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` on a new thread with a large stack and waits for it. If the calling thread is such a thread, it runs
-/// `work` itself. So a plugin that loads itself again while it initialises is still on the thread that initialises it,
-/// which is an error (`src/pjrt/loaded.rs`). On another thread it would wait for itself.
+/// Runs `work` on a new thread with a large stack, and waits for this thread. If the calling thread is already such a
+/// thread, it runs `work` itself. The reason is a plugin that loads itself again while it initialises. On the same
+/// thread, this is reported as an error (`src/pjrt/loaded.rs`). On another thread, the plugin would wait for itself.
 pub(crate) fn run<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> {
     if IS_PLUGIN_THREAD.get() {
         return Ok(on_this_thread(work));

@@ -394,9 +394,9 @@ impl Kernel {
         a
     }
 
-    /// Combines the stripes of each row with `or` in as many registers as a row has stripes. Stripe `s` of the result
-    /// is [`over_stripes`](Kernel::over_stripes) of `values[s]`. This takes less time than combining each register
-    /// separately.
+    /// Combines the stripes of each row with `or`. `values` has as many registers as a row has stripes. Stripe `s` of
+    /// the result is [`over_stripes`](Kernel::over_stripes) of `values[s]`. This takes less time than combining each
+    /// register separately.
     pub fn or_of_stripes(&self, mut values: Vec<Value>) -> Value {
         let (stripe, stripes) = (self.stripe(), self.stripes());
         assert_eq!(values.len(), stripes, "there must be a register for each stripe");
@@ -499,16 +499,16 @@ impl Kernel {
         self.above(most, self.f32(0.0))
     }
 
-    /// Like [`any`](Kernel::any), for a mask per row. All lanes and stripes of a row must contain the same value,
-    /// because only one of them is read.
+    /// Like [`any`](Kernel::any), but the mask has one value per row. All lanes and stripes of a row must contain the
+    /// same value, because only one of them is read.
     #[track_caller]
     pub fn any_row(&self, mask: Value) -> Value {
         let ones = self.choose(mask, self.f32(1.0), self.f32(0.0));
         self.above(self.largest_of_rows(ones), self.f32(0.0))
     }
 
-    /// Reduces a value per row to a scalar: the largest of the floats. All lanes and stripes of a row must contain the
-    /// same value, because only one of them is read.
+    /// Returns the largest of the floats of the rows, as a scalar. All lanes and stripes of a row must contain the same
+    /// value, because only one of them is read.
     pub fn largest_of_rows(&self, a: Value) -> Value {
         if self.rows == SUBLANES {
             return self.over_all(Reduce::Max, a);

@@ -146,7 +146,7 @@ def floats(name: str, value: Any, num_rows: int) -> Array | None:
         return np.full(num_rows, ctypes.c_float(value).value, np.float32)
     array = np.asarray(value)
     if array.dtype != np.float32:
-        # The type bfloat16 of ml_dtypes is not a kind of number for NumPy.
+        # NumPy does not know that the type bfloat16 of the package ml_dtypes is a type of numbers.
         if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
             raise TypeError(f"{name} must be numbers, not {array.dtype}")
         with np.errstate(over="ignore", under="ignore"):

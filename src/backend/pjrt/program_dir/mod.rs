@@ -110,8 +110,7 @@ pub fn inspect(directory: &Path) -> io::Result<Inspection> {
 }
 
 /// Returns the error for an option that names a directory: `InvalidArgument` if the path cannot be a directory,
-/// otherwise `Io`. `create`: whether the library creates the directory if
-/// it does not exist.
+/// otherwise `Io`. `create` says whether the library creates a directory that does not exist.
 pub(crate) fn directory_error(
     option: &'static str,
     directory: &Path,

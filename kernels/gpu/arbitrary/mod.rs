@@ -18,7 +18,7 @@
 //!
 //! ```text
 //! records, state, list, shared_list, positions, division, weights ← few, slice_block, row_block, sample
-//!   ← search, scan, draw, drawn ← ties ← decide, weigh, whole_row ← finish ← this file
+//!   ← search, scan, draw, drawn ← rest, ties ← decide, weigh, whole_row ← finish ← this file
 //! ```
 
 mod decide;
@@ -30,6 +30,7 @@ mod finish;
 mod list;
 mod positions;
 mod records;
+mod rest;
 mod row_block;
 mod sample;
 mod scan;

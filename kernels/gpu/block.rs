@@ -46,6 +46,19 @@ impl<'k> Block<'k> {
         self.together([value], []).0[0]
     }
 
+    /// The sum of a value over the threads. Other reductions may follow at once. But no thread may execute the same sum
+    /// again before another barrier.
+    pub(super) fn sum_once(&self, value: Int) -> Int {
+        self.sum_of_warps(self.exchange(0, &[self.k.warp_sum(value)])[0])
+    }
+
+    /// The sum of the words that [`Block::exchange`] returned.
+    pub(super) fn sum_of_warps(&self, of_warp: Int) -> Int {
+        let k = self.k;
+        let is_warp = k.lt(k.lane(), k.int((k.threads() / WARP) as i32));
+        k.warp_sum(k.select(is_warp, of_warp, k.int(0)))
+    }
+
     /// The sums of some values over the threads, and the largest of some other values. The sums must be below 2⁶⁴. All
     /// these reductions share one barrier. They have their own partial results, so other reductions may follow at once.
     /// But no thread may execute the same reductions again before another barrier.

@@ -75,16 +75,25 @@ pub(super) fn report(
     });
 }
 
-/// Returns the remainder of the draw. Only one warp computes it, because the other warps would slow it down. `words` is
-/// the array of random words. All threads call this after a barrier.
+/// Returns the remainder of the draw. `words` is the array of random words. All threads call this after a barrier.
 fn remainder_of_draw(block: &RowBlock<'_>, words: Shared, total: Wide) -> Wide {
     let k = block.k;
-    let shared = k.shared(2);
-    k.when(k.lt(block.block.thread, k.int(WARP as i32)), || {
-        let words = k.load_shared_words_at(words, 0);
-        let remainder = remainder(k, words, total);
-        k.when(block.is_first(), || k.store_shared_wide(shared, k.int(0), remainder));
-    });
+    let is_first_warp = k.lt(block.block.thread, k.int(WARP as i32));
+    let shared = store_remainder(block, words, total, is_first_warp);
     k.barrier();
     k.load_shared_wide(shared, k.int(0))
+}
+
+/// Computes the remainder of the draw in one warp, because the other warps would slow it down. The mask is true in the
+/// threads of this warp. `words` is the array of random words. Returns an array that contains the remainder after the
+/// next barrier.
+pub(super) fn store_remainder(block: &RowBlock<'_>, words: Shared, total: Wide, is_in_warp: Mask) -> Shared {
+    let k = block.k;
+    let shared = k.shared(2);
+    k.when(is_in_warp, || {
+        let words = k.load_shared_words_at(words, 0);
+        let remainder = remainder(k, words, total);
+        k.when(k.eq(k.lane(), k.int(0)), || k.store_shared_wide(shared, k.int(0), remainder));
+    });
+    shared
 }

@@ -12,7 +12,7 @@ const PLACES: usize = 11;
 /// warp.
 const MOST_WAITING: usize = 5;
 /// The largest number of entries that a thread keeps in registers. With more entries, `decide` would spill registers.
-const LARGEST_KEPT: usize = 12;
+const LARGEST_KEPT: usize = 10;
 /// The number of kept entries after which a thread tests whether it has more of them.
 const UNROLLED: usize = 5;
 /// The number of entries that a thread loads in each round of a loop over the entries that it does not keep. These
@@ -252,6 +252,12 @@ impl<'k> List<'k> {
         list
     }
 
+    /// The same list, but no entry is in registers. A loop over it has little code. This is for loops that few rows
+    /// need.
+    pub(super) fn in_memory(&self) -> List<'k> {
+        List { kept: Vec::new(), ..*self }
+    }
+
     /// The number of entries. It can exceed the capacity.
     pub(super) fn count(&self) -> Int {
         self.count
@@ -264,11 +270,27 @@ impl<'k> List<'k> {
     }
 
     /// Calls `of` with each entry that this thread keeps in registers, and keeps the results. `of` must not have side
-    /// effects.
+    /// effects, because a thread can also call it for places that are not in the list.
     pub(super) fn keep<F: Fn([Int; 2]) -> [Int; N], const N: usize>(&self, of: F) -> Kept<F, N> {
         let mut results = Vec::new();
-        self.for_each_kept(|entry| results.push(of(entry.words)));
+        // There is no branch around an entry. So the computations for several entries overlap.
+        self.for_kept_rounds(0..self.kept.len(), &mut |numbers| {
+            results.extend(numbers.map(|number| of(self.kept[number])));
+        });
         Kept { of, results }
+    }
+
+    /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare` and with a mask, which is false
+    /// if the place is not in the list. There is no branch around an entry, so the computations for several entries
+    /// overlap.
+    pub(super) fn for_each_place<T>(&self, prepare: impl Fn(Entry) -> T, consume: impl Fn(Mask, T)) {
+        let run = |round: Vec<(Mask, Entry)>| {
+            let prepared: Vec<(Mask, T)> =
+                round.into_iter().map(|(exists, entry)| (exists, prepare(entry))).collect();
+            prepared.into_iter().for_each(|(exists, value)| consume(exists, value));
+        };
+        self.for_kept_rounds(0..self.kept.len(), &mut |numbers| run(self.round(numbers)));
+        self.for_further_rounds(run);
     }
 
     /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare`. A thread executes `consume`
@@ -288,32 +310,42 @@ impl<'k> List<'k> {
     /// thread of a warp has one, and the warp skips `consume`.
     pub(super) fn for_few(&self, selects: impl Fn(Entry) -> Mask, consume: impl Fn(Entry)) {
         let k = self.block.k;
-        self.for_each_kept(|entry| k.when(selects(entry), || consume(entry)));
-        self.for_further_rounds(|round| {
+        let run = |round: Vec<(Mask, Entry)>| {
             let selected: Vec<(Mask, Entry)> =
                 round.into_iter().map(|(exists, entry)| (k.both(exists, selects(entry)), entry)).collect();
             let any = selected.iter().map(|&(mask, _)| mask).reduce(|a, b| k.either(a, b));
             k.when(any.expect("a round has entries"), || {
                 selected.into_iter().for_each(|(mask, entry)| k.when(mask, || consume(entry)));
             });
-        });
+        };
+        self.for_kept_rounds(0..self.kept.len(), &mut |numbers| run(self.round(numbers)));
+        self.for_further_rounds(run);
     }
 
     /// Calls `body` with the entries that the thread keeps in registers. Most lists have fewer entries than the
     /// registers can keep. So a warp skips the entries that do not exist.
     fn for_each_kept(&self, mut body: impl FnMut(Entry)) {
         self.for_kept_rounds(0..self.kept.len(), &mut |numbers| {
-            for number in numbers {
-                let entry = Entry { words: self.kept[number], kept: Some(number) };
-                self.block.k.when(self.has_kept(number), || body(entry));
+            for (exists, entry) in self.round(numbers) {
+                self.block.k.when(exists, || body(entry));
             }
         });
+    }
+
+    /// Some of the entries that the thread keeps in registers. The mask of an entry is false if its place is not in the
+    /// list.
+    fn round(&self, numbers: Range<usize>) -> Vec<(Mask, Entry)> {
+        let entry = |number: usize| Entry { words: self.kept[number], kept: Some(number) };
+        numbers.map(|number| (self.has_kept(number), entry(number))).collect()
     }
 
     /// Divides a range of numbers of kept entries into rounds, and calls `body` with the numbers of each round. A
     /// thread executes a round after the first one only if the list contains the first entry of this round. The results
     /// of `body` may be used only for entries that exist.
     fn for_kept_rounds(&self, numbers: Range<usize>, body: &mut dyn FnMut(Range<usize>)) {
+        if numbers.is_empty() {
+            return;
+        }
         let next = numbers.end.min(numbers.start + UNROLLED);
         body(numbers.start..next);
         if next < numbers.end {
@@ -359,11 +391,11 @@ impl<'k> List<'k> {
         k.add(first, k.int((number * k.threads()) as i32))
     }
 
-    /// The sum over the entries of values that are not negative.
-    pub(super) fn sum(&self, value: impl Fn(Entry) -> Int) -> Wide {
+    /// The sum of a value over the entries. The sum is below 2⁶⁴.
+    pub(super) fn sum(&self, value: impl Fn(Entry) -> Wide) -> Wide {
         let k = self.block.k;
         let sum = k.wide_variable(k.wide(0));
-        self.for_each(value, |value| k.set_wide(sum, k.wadd(k.get_wide(sum), k.widen(value))));
+        self.for_each(value, |value| k.set_wide(sum, k.wadd(k.get_wide(sum), value)));
         self.block.wide_sum(k.get_wide(sum))
     }
 }

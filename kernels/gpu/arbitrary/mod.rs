@@ -17,16 +17,20 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! records, state, list, shared_list, positions, division, weights ← few, slice_block, row_block, sample
-//!   ← search, scan, draw, drawn ← rest, ties ← decide, weigh, whole_row ← finish ← this file
+//! records, state, list, shared_list, positions, division, weights, bin_entries ← few, slice_block, row_block, sample
+//!   ← search, scan, draw, drawn, histogram ← rest, ties ← counted ← decide, weigh, whole_row
+//!   ← finish ← this file
 //! ```
 
+mod bin_entries;
+mod counted;
 mod decide;
 mod division;
 mod draw;
 mod drawn;
 mod few;
 mod finish;
+mod histogram;
 mod list;
 mod positions;
 mod records;

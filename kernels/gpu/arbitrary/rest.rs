@@ -20,7 +20,7 @@ const LARGEST_ERROR: i32 = 16;
 const _: () = assert!((FIRST_ZERO << BIN_BITS) - (1 << (BIN_BITS - 1)) - LARGEST_ERROR >= ZERO_Q);
 
 /// The number of bins of each thread.
-const BINS_PER_THREAD: usize = BINS / THREADS;
+pub(super) const BINS_PER_THREAD: usize = BINS / THREADS;
 
 /// Limits of the weights of the entries below the bound, from the bins. A bin contains entries in a known interval of
 /// distances.

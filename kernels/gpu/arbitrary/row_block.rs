@@ -188,11 +188,10 @@ impl<'k> RowBlock<'k> {
     /// Like [`RowBlock::running_sums`], but each thread has its value in parts: the low part, and the high part if
     /// there is one (see [`sum_of_parts`]). The sum of each part over all threads fits in 31 bits. So this method takes
     /// less time. See [`Block::exchange`] for when it may be executed again.
-    pub(super) fn running_sums_of_parts(&self, mine: &[Int]) -> SumsOfParts<'k> {
+    pub(super) fn running_sums_of_parts(&self, mine: &[Int]) -> SumsOfParts {
         let k = self.k;
-        let SumsOfWords { before, upto, of_warps } = self.block.sums_of_words(mine);
-        let (before, upto) = (join_parts(k, &before), join_parts(k, &upto));
-        SumsOfParts { k, before, upto, of_warps }
+        let SumsOfWords { before, upto, .. } = self.block.sums_of_words(mine);
+        SumsOfParts { before: join_parts(k, &before), upto: join_parts(k, &upto) }
     }
 
     /// Makes [`RowBlock::pass`] return the number `otherwise` if no thread has the place. All threads call this before
@@ -355,24 +354,11 @@ impl RunningSums<'_> {
 }
 
 /// The results of [`RowBlock::running_sums_of_parts`].
-pub(super) struct SumsOfParts<'k> {
-    k: &'k Ptx,
+pub(super) struct SumsOfParts {
     /// The sum over the threads before this one.
     pub(super) before: Wide,
     /// The sum over the threads up to this one.
     pub(super) upto: Wide,
-    /// The sum of each part over the threads of a warp. Lane `i` has the sums of warp `i`.
-    of_warps: Vec<Int>,
-}
-
-impl SumsOfParts<'_> {
-    /// The sum over all threads.
-    pub(super) fn total(&self) -> Wide {
-        let k = self.k;
-        let is_warp = k.lt(k.lane(), k.int(WARPS as i32));
-        let sum = |&of_warps: &Int| k.warp_sum(k.select(is_warp, of_warps, k.int(0)));
-        join_parts(k, &self.of_warps.iter().map(sum).collect::<Vec<Int>>())
-    }
 }
 
 /// Returns the value that has these parts: the low part, and the high part if there is one.

@@ -3,7 +3,7 @@
 
 use super::few::{Few, LARGEST_FEW};
 use super::list::{Entry, List};
-use super::row_block::{join_parts, Place, RowBlock, SumsOfParts, THREADS};
+use super::row_block::{join_parts, Place, RowBlock, THREADS};
 use super::weights::{add_in_parts, LARGEST_SUM};
 use crate::ptx::{Int, Mask, Shared, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
@@ -40,7 +40,7 @@ impl<'a, 'k> Bins<'a, 'k> {
     /// `unused` bits.
     pub(super) fn by_count(
         &self,
-        list: &List<'_>,
+        list: &List<'k>,
         distance: impl Fn(Int, Entry) -> Int,
         (largest, unused): (Int, u32),
         wanted: Int,
@@ -95,7 +95,6 @@ pub(super) struct Search<'s, 'a, 'k, D, W> {
     /// The running sums before the first bin of this thread and up to the last one. They do not include the entries
     /// before the first bin.
     sums: [WideVariable; 2],
-    total: Wide,
     /// The bin that a step found.
     found: Place<'k>,
     /// The entries of this bin: their distances from the first position of the bin, and their weights.
@@ -115,21 +114,11 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
         let shift = k.max(k.sub(k.int(32 - BITS as i32), k.leading_zeros(largest)), k.int(unused as i32));
         let sums = [(); 2].map(|()| k.wide_variable(k.wide(0)));
         let (found, few) = (Place::new(bins.block.block), Few::new(bins.block.block));
-        let total = k.wide(0);
-        let mut search =
-            Search { bins, list, distance, weight, kind, unused, shift, sums, total, found, few };
+        let search = Search { bins, list, distance, weight, kind, unused, shift, sums, found, few };
         // No barrier is needed here. An earlier search has other places and entries. A barrier follows its last access
         // to the bins.
-        let sums = search.fill(k.int(0), shift);
-        if kind == Kind::Weight {
-            search.total = sums.total();
-        }
+        search.fill(k.int(0), shift);
         search
-    }
-
-    /// The sum of the weights of all entries.
-    pub(super) fn total(&self) -> Wide {
-        self.total
     }
 
     /// The arrays of bins that the search uses.
@@ -147,8 +136,8 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
     }
 
     /// Sets the bins to 0, and adds the weights of the entries to them. The first bin begins at position `start`. Each
-    /// bin has `2^by` positions. Returns the running sums of the bins, and stores them in [`Search::sums`].
-    fn fill(&self, start: Int, by: Int) -> SumsOfParts<'k> {
+    /// bin has `2^by` positions. Stores the running sums of the bins in [`Search::sums`].
+    fn fill(&self, start: Int, by: Int) {
         let (k, bins) = (self.bins.block.k, self.bins);
         for array in &bins.parts[..self.arrays()] {
             for vector in (0..BINS_PER_THREAD).step_by(VECTOR) {
@@ -180,7 +169,6 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
         let sums = bins.block.running_sums_of_parts(&parts);
         k.set_wide(self.sums[0], sums.before);
         k.set_wide(self.sums[1], sums.upto);
-        sums
     }
 
     /// The parts of the sums of the bins of this thread: the low parts, and the high parts if the search uses them.

@@ -1,11 +1,15 @@
 //! The search for the last of the equal entries that top-k keeps.
 
 use super::few::{Few, LARGEST_FEW};
+use super::histogram;
 use super::list::{Entry, List};
 use super::row_block::THREADS;
-use super::search::Bins;
+use super::search::{self, Bins};
 use crate::ptx::{Int, Shared};
 use crate::semantics::arith::{Arith, WideArith};
+
+/// The number of the first word of the bins in the array of high parts.
+const FIRST: usize = search::BINS - THREADS;
 
 /// The bins of a search among the entries of a list whose keys are equal to a threshold. The index of an entry
 /// determines its bin. Each thread has one bin.
@@ -21,7 +25,7 @@ pub(super) struct Ties<'a, 'k> {
 
 impl<'a, 'k> Ties<'a, 'k> {
     /// Prepares the search in rows of `vocab` logits. [`Ties::find`] may be called after the next barrier. Until then,
-    /// the high parts of `bins` must not be used.
+    /// the last high parts of `bins` must not be used.
     pub(super) fn new(bins: &'a Bins<'a, 'k>, vocab: usize) -> Ties<'a, 'k> {
         let (block, k) = (bins.block, bins.block.k);
         let shift = vocab.div_ceil(THREADS).next_power_of_two().trailing_zeros();
@@ -31,15 +35,16 @@ impl<'a, 'k> Ties<'a, 'k> {
         ties
     }
 
-    /// The number of entries in each bin.
+    /// The number of entries in each bin. A histogram does not use this part of the array.
     fn counts(&self) -> Shared {
-        self.bins.parts[1]
+        const { assert!(FIRST + THREADS <= search::BINS && FIRST >= histogram::WORDS) };
+        self.bins.block.k.shifted(self.bins.parts[1], -(FIRST as i32))
     }
 
     /// Considers only the entries of the list whose key is `threshold`, in the order of their indices. Returns the
     /// index of entry number `wanted`; the first one has number 1. `wanted` is at most the number of these entries.
     /// `largest` is the largest index of a row.
-    pub(super) fn find(&self, list: &List<'_>, threshold: Int, wanted: Int, largest: Int) -> Int {
+    pub(super) fn find(&self, list: &List<'k>, threshold: Int, wanted: Int, largest: Int) -> Int {
         let (k, block) = (self.bins.block.k, self.bins.block.block);
         let is_tie = |entry: Entry| k.eq(entry.words[0], threshold);
         list.for_few(is_tie, |entry| {
@@ -73,7 +78,7 @@ impl<'a, 'k> Ties<'a, 'k> {
                 // An entry that is not a tie gets a position after all indices.
                 let from =
                     |first, entry: Entry| k.select(is_tie(entry), k.sub(entry.words[1], first), k.int(-1));
-                k.set(index, self.bins.by_count(list, from, (largest, 0), wanted).0);
+                k.set(index, self.bins.by_count(&list.in_memory(), from, (largest, 0), wanted).0);
             },
         );
         k.get(index)

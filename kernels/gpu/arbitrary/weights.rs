@@ -72,7 +72,12 @@ impl<'k> Weights<'k> {
     /// The weight of an entry from its key and index.
     pub(super) fn of(&self, key: Int, index: Int) -> Int {
         let k = self.k;
-        k.select(self.survives(key, index), weight(k, self.distance(key)), k.int(0))
+        k.select(self.survives(key, index), self.of_kept(key), k.int(0))
+    }
+
+    /// The weight of a candidate that top-k keeps.
+    pub(super) fn of_kept(&self, key: Int) -> Int {
+        weight(self.k, self.distance(key))
     }
 
     /// The distance `q` of a key from the maximum.

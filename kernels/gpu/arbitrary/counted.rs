@@ -7,7 +7,6 @@ use super::bin_entries::{EntriesByKey, WeightsOfBin, LARGEST_IN_BIN};
 use super::histogram::{self, BinPlace, Histogram, Sums};
 use super::list::{Entry, List};
 use super::search::Bins;
-use super::ties::Ties;
 use crate::ptx::{Int, Mask, Ptx, Variable, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
 
@@ -24,8 +23,8 @@ pub(super) struct Counted<'k> {
     /// The number of the entries of the list that top-k keeps, and the sum of their weights.
     count: Variable,
     total: WideVariable,
-    /// The bin of the last entry that top-k keeps; −1 if top-k keeps all entries of the list. The number of kept entries
-    /// in it, and the sum of their weights.
+    /// The bin of the last entry that top-k keeps; −1 if top-k keeps all entries of the list. The number of kept
+    /// entries in it, and the sum of their weights.
     last_bin: Variable,
     of_last_bin: Variable,
     weight_of_last_bin: WideVariable,
@@ -36,6 +35,9 @@ pub(super) struct Counted<'k> {
 pub(super) struct TopK {
     pub(super) threshold: Variable,
     pub(super) last_tie: Variable,
+    /// If the search did not find `last_tie`: the number of entries equal to the threshold that top-k keeps. Otherwise,
+    /// the variable keeps its value.
+    pub(super) missing: Variable,
 }
 
 /// The variables that [`Counted::find_top_p`] sets.
@@ -50,8 +52,8 @@ pub(super) struct TopP {
 }
 
 impl<'k> Counted<'k> {
-    /// Clears the arrays in shared memory. [`Counted::fill`] may be called after the next barrier. The histogram uses the
-    /// first words of `bins`.
+    /// Clears the arrays in shared memory. [`Counted::fill`] may be called after the next barrier. The histogram uses
+    /// the first words of `bins`.
     pub(super) fn new(bins: &Bins<'_, 'k>) -> Counted<'k> {
         let (k, block) = (bins.block.k, bins.block.block);
         let (by_key, weights) = (EntriesByKey::new(block), WeightsOfBin::new(block));
@@ -113,14 +115,13 @@ impl<'k> Counted<'k> {
     }
 
     /// Finds the last entry that top-k keeps: entry number `top_k` of the list. Only if [`Counted::is_valid`]. If there
-    /// is no result, [`Counted::is_valid`] is false afterwards. The rest of the arguments are those of [`Counted::fill`]
-    /// and of [`Ties::find`].
+    /// is no result, [`Counted::is_valid`] is false afterwards. `of` is that of [`Counted::fill`].
     pub(super) fn find_top_k(
         &self,
         list: &List<'k>,
         of: impl Fn(Entry) -> [Int; 2],
         top_k: Int,
-        (stable, ties, largest): (bool, &Ties<'_, 'k>, Int),
+        stable: bool,
         found: TopK,
     ) {
         let k = self.k;
@@ -154,15 +155,12 @@ impl<'k> Counted<'k> {
                     self.any(list, differs),
                     || k.set(self.is_valid, k.int(0)),
                     || {
-                        let last_tie = k.variable(k.int(i32::MAX));
                         if stable {
-                            k.when(k.lt(wanted, bin.count), || {
-                                k.set(last_tie, ties.find(list, threshold, wanted, largest));
-                            });
+                            k.when(k.lt(wanted, bin.count), || k.set(found.missing, wanted));
                         }
                         let count = if stable { wanted } else { bin.count };
                         let weight = k.wmul(k.widen(weight), k.widen(count));
-                        set([threshold, k.get(last_tie), count], weight);
+                        set([threshold, k.int(i32::MAX), count], weight);
                     },
                 );
             },
@@ -226,7 +224,7 @@ impl<'k> Counted<'k> {
     fn any(&self, list: &List<'k>, selects: impl Fn(Entry) -> Mask) -> Mask {
         let k = self.k;
         let any = k.variable(k.int(0));
-        list.for_few(selects, |_| k.set(any, k.int(1)));
+        list.in_memory().for_few(selects, |_| k.set(any, k.int(1)));
         k.barrier_any(k.eq(k.get(any), k.int(1)))
     }
 }

@@ -221,27 +221,31 @@ impl Row<'_, '_> {
     /// without top-k, and its bin.
     fn select_in_list(&self, of_list: &dyn Fn(Entry) -> [Int; 2]) {
         let (k, counted) = (self.block.k, &self.counted);
-        let largest = k.int(self.spec.vocab as i32 - 1);
+        // If top-k keeps only some of the entries that are equal to the threshold, and the last one is not known: the
+        // number of those that it keeps. Otherwise 0.
+        let tie = k.variable(k.int(0));
+        let list = self.list.in_memory();
         k.when(counted.is_valid(), || {
-            let found = TopK { threshold: self.found.threshold, last_tie: self.found.last_tie };
-            let ties = (self.spec.stable, &self.ties_of_list, largest);
-            counted.find_top_k(&self.list, of_list, self.top_k, ties, found);
+            let Found { threshold, last_tie, .. } = *self.found;
+            let found = TopK { threshold, last_tie, missing: tie };
+            counted.find_top_k(&self.list, of_list, self.top_k, self.spec.stable, found);
         });
         k.when(k.not(counted.is_valid()), || {
             let from = |first, entry: Entry| self.positions.from(first, entry.words[0]);
             let range = (self.positions.of(self.bound), self.positions.unused());
-            let list = self.list.in_memory();
             let (position, missing, has_more) = self.bins.by_count(&list, from, range, self.top_k);
             // The entries at the bound are not in the list. So the least key in the list is at least the bound plus 1.
             let threshold = k.max(self.positions.key_at(position), k.add(self.bound, k.int(1)));
             k.set(self.found.threshold, threshold);
-            if self.spec.stable {
-                k.when(has_more, || {
-                    let last_tie = self.ties_of_list.find(&list, threshold, missing, largest);
-                    k.set(self.found.last_tie, last_tie);
-                });
-            }
+            k.when(has_more, || k.set(tie, missing));
         });
+        if self.spec.stable {
+            let wanted = k.get(tie);
+            k.when(k.lt(k.int(0), wanted), || {
+                let (threshold, largest) = (k.get(self.found.threshold), k.int(self.spec.vocab as i32 - 1));
+                k.set(self.found.last_tie, self.ties_of_list.find(&list, threshold, wanted, largest));
+            });
+        }
     }
 
     /// Finds the threshold and the last tie of top-k if the list has fewer entries than top-k keeps.
@@ -410,7 +414,7 @@ impl Row<'_, '_> {
                 let one = k.wide(1 << LIST_SUM_BITS);
                 k.wselect(is_kept(weight), k.wadd(k.widen(weight), one), k.wide(0))
             };
-            let sum = self.list.sum(value);
+            let sum = self.list.in_memory().sum(value);
             k.set_wide(kept.sum, k.wand(sum, k.wide((1 << LIST_SUM_BITS) - 1)));
             k.set(kept.count, k.low(k.wshr(sum, k.wide(u64::from(LIST_SUM_BITS)))));
         });

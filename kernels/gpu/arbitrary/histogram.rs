@@ -23,8 +23,8 @@ pub(super) const LARGEST_COUNTED: usize = 1 << 13;
 
 // The sums of a bin are in two words. The low 20 bits of the first word are the sum of the low parts of the weights,
 // and its high bits are the number of entries. The second word is the sum of the high parts of the weights. If a bin
-// has fewer than 2¹² entries, its sums are right. If a bin has more entries, the number of entries of all bins is wrong:
-// the number of the bin loses a multiple of 2¹², and the low parts add at most 1 to it.
+// has fewer than 2¹² entries, its sums are right. If a bin has more entries, the number of entries of all bins is
+// wrong: the number of the bin loses a multiple of 2¹², and the low parts add at most 1 to it.
 const COUNT_SHIFT: u32 = 20;
 const LOW_BITS: u32 = 8;
 const _: () = assert!(((1 << (32 - COUNT_SHIFT)) - 1) * ((1 << LOW_BITS) - 1) < 1 << COUNT_SHIFT);
@@ -57,8 +57,8 @@ impl<'k> Histogram<'k> {
         }
     }
 
-    /// `max_key` and `bound` are the order keys of the maximum and of the bound, and `scale` is the bits of the scale of
-    /// the row. `words` are the arrays that [`Histogram::clear`] cleared.
+    /// `max_key` and `bound` are the order keys of the maximum and of the bound, and `scale` is the bits of the scale
+    /// of the row. `words` are the arrays that [`Histogram::clear`] cleared.
     pub(super) fn new(
         block: Block<'k>,
         words: [Shared; 2],
@@ -156,7 +156,8 @@ impl ThreadBins<'_> {
 pub(super) struct Sums<'k> {
     block: Block<'k>,
     bins: ThreadBins<'k>,
-    /// The number of entries before the bins of this thread, and the sums of the low and the high parts of their weights.
+    /// The number of entries before the bins of this thread, and the sums of the low and the high parts of their
+    /// weights.
     before: Vec<Int>,
     /// These numbers for all bins.
     totals: Vec<Int>,

@@ -11,12 +11,13 @@ const PLACES: usize = 11;
 /// If a thread of a warp has more than this number of candidates, [`Collector::make_room`] stores the entries of the
 /// warp.
 const MOST_WAITING: usize = 5;
-/// The largest number of entries that a thread keeps in registers. With more entries, `decide` would spill registers.
-const LARGEST_KEPT: usize = 10;
+/// The largest number of entries that a thread keeps in registers. Each loop over a list contains code for each of
+/// them. If the code of `decide` is long, its warps wait for instructions.
+const LARGEST_KEPT: usize = 5;
 /// The number of kept entries after which a thread tests whether it has more of them.
 const UNROLLED: usize = 5;
 /// The number of entries that a thread loads in each round of a loop over the entries that it does not keep. These
-/// loads overlap.
+/// loads overlap. [`List::in_memory`] is an exception.
 const FURTHER: usize = 3;
 /// The size of an entry: two words.
 const ENTRY_BYTES: usize = 8;
@@ -202,6 +203,8 @@ pub(super) struct List<'k> {
     rest: Int,
     /// The first entries of this thread. If the list is too short, some of these values are not entries.
     kept: Vec<[Int; 2]>,
+    /// The number of further entries in a round of a loop.
+    further: usize,
 }
 
 /// An entry of a list.
@@ -232,7 +235,7 @@ impl<'k> List<'k> {
         let k = block.k;
         let first = k.address(lists, k.element(row, capacity, block.thread), ENTRY_BYTES);
         let rest = k.sub(count, block.thread);
-        let mut list = List { block, lists, capacity, row, count, rest, kept: Vec::new() };
+        let mut list = List { block, lists, capacity, row, count, rest, kept: Vec::new(), further: FURTHER };
         let load = |number: usize| {
             let place = number * k.threads();
             // The places after the capacity are not loaded. If the list is too long, no thread uses its entries.
@@ -255,7 +258,7 @@ impl<'k> List<'k> {
     /// The same list, but no entry is in registers. A loop over it has little code. This is for loops that few rows
     /// need.
     pub(super) fn in_memory(&self) -> List<'k> {
-        List { kept: Vec::new(), ..*self }
+        List { kept: Vec::new(), further: 1, ..*self }
     }
 
     /// The number of entries. It can exceed the capacity.
@@ -280,9 +283,9 @@ impl<'k> List<'k> {
         Kept { of, results }
     }
 
-    /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare` and with a mask, which is false
-    /// if the place is not in the list. There is no branch around an entry, so the computations for several entries
-    /// overlap.
+    /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare` and with a mask, which is
+    /// false if the place is not in the list. There is no branch around an entry, so the computations for several
+    /// entries overlap.
     pub(super) fn for_each_place<T>(&self, prepare: impl Fn(Entry) -> T, consume: impl Fn(Mask, T)) {
         let run = |round: Vec<(Mask, Entry)>| {
             let prepared: Vec<(Mask, T)> =
@@ -369,13 +372,13 @@ impl<'k> List<'k> {
             return;
         }
         let start = k.add(self.block.thread, k.int(kept as i32));
-        k.for_range(start, self.count, FURTHER * k.threads(), |first| {
+        k.for_range(start, self.count, self.further * k.threads(), |first| {
             let load = |number: usize| {
                 let place = k.min(self.place(first, number), last);
                 let address = k.address(self.lists, k.element(self.row, self.capacity, place), ENTRY_BYTES);
                 Entry { words: k.load_pair(address), kept: None }
             };
-            body((0..FURTHER).map(|number| (self.exists(first, number), load(number))).collect());
+            body((0..self.further).map(|number| (self.exists(first, number), load(number))).collect());
         });
     }
 

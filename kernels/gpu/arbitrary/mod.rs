@@ -18,8 +18,8 @@
 //!
 //! ```text
 //! records, state, list, shared_list, positions, division, weights, bin_entries ← few, slice_block, row_block, sample
-//!   ← search, scan, draw, drawn, histogram ← rest, ties ← counted ← decide, weigh, whole_row
-//!   ← finish ← this file
+//!   ← search, scan, draw, drawn, histogram ← rest, ties, counted ← decide, weigh, whole_row ← finish
+//!   ← this file
 //! ```
 
 mod bin_entries;

@@ -17,7 +17,7 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! records, state, list, shared_list, positions, division, weights ← few, slice_block, row_block, sample
+//! records, state, list, shared_list, positions, division, weights ← few, maximum, slice_block, row_block, sample
 //!   ← search, scan, draw, drawn ← ties ← decide, weigh, whole_row ← finish ← this file
 //! ```
 
@@ -28,6 +28,7 @@ mod drawn;
 mod few;
 mod finish;
 mod list;
+mod maximum;
 mod positions;
 mod records;
 mod row_block;

@@ -4,18 +4,17 @@
 
 use super::division::Division;
 use super::list::{Collector, Reserved};
-use super::records::{Records, Sampled, Scanned, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED, SCANNED};
+use super::maximum::{combine, Maximum};
+use super::records::{Records, Sampled, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED, SCANNED};
 use super::sample::capacity;
 use super::slice_block::{Pass, SliceBlock};
 use super::state::{State, BINS};
-use crate::kernels::gpu::block::{load_records, maximum_of_slices, status_of_slices};
 use crate::kernels::gpu::logits::{key_of, largest, SliceLogits};
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Address, Float, Int, Mask, Ptx, Shared, Variable, WARP};
 use crate::semantics::arith::Arith;
-use crate::semantics::clean::{order_key, MAX_FINITE_BITS};
-use crate::semantics::rules::row_status;
+use crate::semantics::clean::order_key;
 use crate::semantics::weights::{OCTAVE_BITS, ROUNDING, ZERO_Q};
 
 /// The binary logarithm of the number of units of the distance `q` per bin. The number of the bin of an entry is the
@@ -51,8 +50,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         has_bins,
         bin_scale: k.fmul(scale, k.float(1.0 / (1 << BIN_BITS) as f32)),
     };
-    let [max, index, had_nan, at_bound] =
-        [f32::NEG_INFINITY.to_bits() as i32, 0, 0, 0].map(|value| k.variable(k.int(value)));
+    let max = Maximum::new(k);
+    let at_bound = k.variable(k.int(0));
     let list = Collector::new(
         k,
         (lists, capacity(spec)),
@@ -76,42 +75,16 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     });
 
     slice.for_each_tile(|logits| {
-        k.set(had_nan, k.select(logits.had_nan(), k.int(1), k.get(had_nan)));
-        let of_tile = logits.max();
-        k.when(k.warp_any(k.greater(of_tile, k.from_bits(k.get(max)))), || {
-            // All threads of the warp share one maximum. So few tiles have a larger value.
-            let key = k.warp_max(order_key(k, k.to_bits(of_tile)));
-            let of_warp = k.from_bits(order_key(k, key));
-            k.set(max, k.to_bits(of_warp));
-            k.set(index, k.int(i32::MAX));
-            k.when(k.at_least(of_tile, of_warp), || k.set(index, logits.first_at_least(of_warp)));
-        });
+        let of_tile = max.add(&logits);
         k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins_of_bits));
         // Most rows without a list are plain draws, which are read again. The first tile does not wait for the flags.
         slice.keep_following_tiles_if(k.not(has_list));
     });
     // `reserve` starts an atomic operation. The block does other work while this operation runs.
     k.when(has_list, || list.reserve(&reserved));
-    let value = k.from_bits(k.get(max));
-    let key = key_of(k, value);
-    // Cleaning changes these values, so the comparison of floats may have found another index.
-    let is_changed = k.either(k.eq(key, k.int(0)), k.eq(key, k.int(MAX_FINITE_BITS)));
-    k.when(is_changed, || {
-        k.set(index, k.int(i32::MAX));
-        slice.for_each_tile(|logits| {
-            for number in 0..logits.values.len() {
-                let is_max = k.eq(logits.key(number), key);
-                let first = k.min(k.get(index), logits.index(number));
-                k.set(index, k.select(is_max, first, k.get(index)));
-            }
-        });
-    });
-    let first = k.warp_min(k.get(index));
-    let had_nan = k.warp_any(k.eq(k.get(had_nan), k.int(1)));
-    let had_inf = k.at_least(value, k.float(f32::INFINITY));
-    let status = row_status(k, k.never(), had_nan, had_inf);
+    let of_warp = max.words(|body| slice.for_each_tile(body));
     // Each thread of the first warp gets the words of one warp.
-    let words = block.exchange(0, &[key, first, status]);
+    let words = block.exchange(0, &of_warp);
     k.when(k.lt(block.thread, k.int(WARP as i32)), || {
         let [max_key, first, status] = combine(k, &[words]);
         slices.store_if(block.is_first(), slice.number, &[max_key, first, status, k.int(0)]);
@@ -203,16 +176,4 @@ fn collect<L, S, E>(
             k.add_shared(bins, k.to_bits(bin), k.int(1));
         }
     });
-}
-
-/// Loads the records of the slices of a row, for [`combine`].
-pub(super) fn load(k: &Ptx, slices: &Records<'_>, row: Int, count: usize) -> Vec<Vec<Int>> {
-    load_records::<SCANNED>(k, slices.array, row, count)
-}
-
-/// Combines the records of the slices of a row: the words of [`Scanned`].
-pub(super) fn combine(k: &Ptx, words: &[Vec<Int>]) -> [Int; 3] {
-    let of_slices = |word: Scanned| words.iter().map(move |words| words[word as usize]);
-    let [max_key, first] = maximum_of_slices(k, of_slices(Scanned::MaxKey), of_slices(Scanned::Greedy));
-    [max_key, first, status_of_slices(k, of_slices(Scanned::Status))]
 }

@@ -159,6 +159,18 @@ impl Ptx {
         self.line(format_args!("st.global{vector}.b32 [{}+{offset}], {names}", address.0));
     }
 
+    /// Stores consecutive words that other blocks can [`poll`](Ptx::poll). The address is a multiple of their size. Each
+    /// word becomes visible on its own, in any order.
+    pub fn publish(&self, address: Address, offset: usize, words: &[Int]) {
+        let (vector, names) = vector_of(words);
+        self.line(format_args!("st.relaxed.gpu.global{vector}.b32 [{}+{offset}], {names}", address.0));
+    }
+
+    /// Loads a word that another block may [`publish`](Ptx::publish) while this kernel runs.
+    pub fn poll(&self, address: Address, offset: usize) -> Int {
+        self.int_op("ld.relaxed.gpu.global.b32", &[&format_args!("[{}+{offset}]", address.0)])
+    }
+
     /// Declares an array of `len` words in shared memory.
     pub fn shared(&self, len: usize) -> Shared {
         let mut all = self.shared.borrow_mut();

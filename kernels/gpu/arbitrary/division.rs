@@ -21,7 +21,7 @@ const PER_THREAD: [usize; 2] = [16, 8];
 /// measured, and their times differ by at most 2%.
 const CACHED_PART: (usize, usize) = (2, 3);
 /// The largest number of slices of a row.
-const LARGEST_SLICES: usize = 64;
+pub(super) const LARGEST_SLICES: usize = 64;
 /// The largest number of chunks of a row.
 pub(super) const LARGEST_CHUNKS: usize = LARGEST_SLICES * CHUNKS;
 /// The largest number of logits of a chunk. In the search for one entry in a chunk, each thread has at most
@@ -65,6 +65,17 @@ impl Division {
         division
     }
 
+    /// Divides rows into slices of one tile.
+    pub(super) fn of_tiles(spec: &Spec, per_thread: usize) -> Division {
+        let slices = spec.vocab.div_ceil(THREADS * per_thread);
+        Division { per_thread, vector: vector_len(spec), tiles: 1, slices, cached_slices: 0 }
+    }
+
+    /// The number of logits of a slice per thread.
+    pub(super) fn per_slice(&self) -> usize {
+        self.tiles * self.per_thread
+    }
+
     /// The number of logits of a chunk. The last chunks of a row may have fewer.
     pub(super) fn chunk_len(&self) -> usize {
         self.tiles * self.tile_len()
@@ -78,11 +89,6 @@ impl Division {
     /// The number of chunks of a row, including those beyond its end.
     pub(super) fn chunks(&self) -> usize {
         self.slices * CHUNKS
-    }
-
-    /// Returns an empty kernel for one block per slice.
-    pub(super) fn kernel(&self) -> Ptx {
-        Ptx::new(THREADS, RESIDENT_BLOCKS)
     }
 
     /// The number in its row of the chunk of this warp.
@@ -101,6 +107,11 @@ impl Division {
         let end = k.int(self.chunk_len() as i32);
         k.for_range(k.int(0), end, self.tile_len(), |distance| body(run(k.add(start, distance))));
     }
+}
+
+/// Returns an empty kernel for one block per slice.
+pub(super) fn kernel() -> Ptx {
+    Ptx::new(THREADS, RESIDENT_BLOCKS)
 }
 
 #[cfg(test)]

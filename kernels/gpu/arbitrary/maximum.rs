@@ -41,7 +41,7 @@ impl<'k> Maximum<'k> {
 
     /// Returns the words of [`Scanned`] for the tiles of the warp. `for_each_tile` calls its argument with these tiles
     /// again.
-    pub(super) fn words(&self, for_each_tile: impl FnOnce(&dyn Fn(SliceLogits<'_>))) -> [Int; 3] {
+    pub(super) fn words(&self, for_each_tile: impl FnOnce(&dyn Fn(&SliceLogits<'_>))) -> [Int; 3] {
         let &Maximum { k, max, index, had_nan } = self;
         let value = k.from_bits(k.get(max));
         let key = key_of(k, value);

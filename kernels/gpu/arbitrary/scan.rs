@@ -2,10 +2,11 @@
 //! bound, it also collects the entries above the bound, counts the entries at the bound in each chunk, and counts the
 //! entries below the bound by their distance from it.
 
-use super::division::Division;
+use super::held::{Arrays, Held};
 use super::list::{Collector, Reserved};
 use super::maximum::{combine, Maximum};
-use super::records::{Records, Sampled, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED, SCANNED};
+use super::plan::Plan;
+use super::records::{Records, Sampled, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED, SCANNED, SUM};
 use super::sample::capacity;
 use super::slice_block::{Pass, SliceBlock};
 use super::state::{State, BINS};
@@ -26,17 +27,18 @@ pub(super) const FIRST_ZERO: i32 = (ZERO_Q >> BIN_BITS) + 2;
 const _: () = assert!((FIRST_ZERO as usize) < BINS);
 
 /// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, the sampled records, the
-/// initial state, and the results: a record per slice, the number of entries at the bound in each chunk, the lists, and
-/// the new state. The new state uses the memory of the initial state.
-pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
-    let slice = SliceBlock::arguments(k, spec, division, Pass::First);
+/// initial records of the slices, the initial state, and the results: the records of the slices, the number of entries at
+/// the bound in each chunk, the lists, the new state, and the sums of the chunks of plain draws if the plan has groups.
+/// The records and the new state use the memory of the initial ones.
+pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
+    let slice = &SliceBlock::arguments(k, spec, &plan.division, Pass::First);
     let sampled = Records::argument(k, SAMPLED);
-    let _before = k.argument();
+    let [_, _] = [(); 2].map(|()| k.argument());
     let slices = Records::argument(k, SCANNED);
     let ties = Records::argument(k, 1);
     let lists = k.argument();
     let state = State::argument(k, slice.row);
-    let (block, row) = (&slice.block, slice.row);
+    let (block, row, records) = (&slice.block, slice.row, plan.records());
     let word = |word: Sampled| sampled.load(row, word as usize);
     let flags = word(Sampled::Flags);
     let has = |flag: i32| k.lt(k.int(0), k.and(flags, k.int(flag)));
@@ -50,59 +52,73 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         has_bins,
         bin_scale: k.fmul(scale, k.float(1.0 / (1 << BIN_BITS) as f32)),
     };
-    let max = Maximum::new(k);
-    let at_bound = k.variable(k.int(0));
-    let list = Collector::new(
-        k,
-        (lists, capacity(spec)),
-        row,
-        || state.len(),
-        |[bits, _]| {
-            let is_above = k.at_least(k.from_bits(bits), bound.above);
-            k.add_if(k.not(is_above), at_bound, k.int(1));
-            is_above
-        },
-        |[bits, index]| [key_of(k, k.from_bits(bits)), index],
-    );
-    let reserved = Reserved::new(k);
-    let bins = k.shared(BINS);
-    let bins_of_bits = k.shifted(bins, ROUNDING.to_bits() as i32);
-    k.when(k.both(has_list, has_bins), || {
-        k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
-            k.store_shared(bins, bin, k.int(0));
-        });
-        k.barrier();
-    });
-
-    slice.for_each_tile(|logits| {
-        let of_tile = max.add(&logits);
-        k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins_of_bits));
-        // Most rows without a list are plain draws, which are read again. The first tile does not wait for the flags.
-        slice.keep_following_tiles_if(k.not(has_list));
-    });
-    // `reserve` starts an atomic operation. The block does other work while this operation runs.
-    k.when(has_list, || list.reserve(&reserved));
-    let of_warp = max.words(|body| slice.for_each_tile(body));
-    // Each thread of the first warp gets the words of one warp.
-    let words = block.exchange(0, &of_warp);
-    k.when(k.lt(block.thread, k.int(WARP as i32)), || {
-        let [max_key, first, status] = combine(k, &[words]);
-        slices.store_if(block.is_first(), slice.number, &[max_key, first, status, k.int(0)]);
-    });
-
-    // These numbers are stored for every row, because the next kernel loads them before it knows whether the row has a
-    // list.
-    let sum = k.warp_sum(k.get(at_bound));
-    ties.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &[sum]);
-    k.when(has_list, || {
-        list.flush(&reserved);
-        k.when(has_bins, || {
+    let scan_slice = || {
+        let max = Maximum::new(k);
+        let at_bound = k.variable(k.int(0));
+        let list = Collector::new(
+            k,
+            (lists, capacity(spec)),
+            row,
+            || state.len(),
+            |[bits, _]| {
+                let is_above = k.at_least(k.from_bits(bits), bound.above);
+                k.add_if(k.not(is_above), at_bound, k.int(1));
+                is_above
+            },
+            |[bits, index]| [key_of(k, k.from_bits(bits)), index],
+        );
+        let reserved = Reserved::new(k);
+        let bins = k.shared(BINS);
+        let bins_of_bits = k.shifted(bins, ROUNDING.to_bits() as i32);
+        k.when(k.both(has_list, has_bins), || {
             k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
-                let count = k.load_shared(bins, bin);
-                k.when(k.lt(k.int(0), count), || k.add_global(state.bin(bin), count));
+                k.store_shared(bins, bin, k.int(0));
+            });
+            k.barrier();
+        });
+
+        slice.for_each_tile(|logits| {
+            let of_tile = max.add(&logits);
+            k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins_of_bits));
+            // Most rows without a list are plain draws, which are read again. The first tile does not wait for the flags.
+            slice.keep_following_tiles_if(k.not(has_list));
+        });
+        // `reserve` starts an atomic operation. The block does other work while this operation runs.
+        k.when(has_list, || list.reserve(&reserved));
+        let of_warp = max.words(|body| slice.for_each_tile(|logits| body(&logits)));
+        // Each thread of the first warp gets the words of one warp.
+        let words = block.exchange(0, &of_warp);
+        k.when(k.lt(block.thread, k.int(WARP as i32)), || {
+            let [max_key, first, status] = combine(k, &[words]);
+            let record = k.element(row, records, slice.slice);
+            slices.store_if(block.is_first(), record, &[max_key, first, status, k.int(0)]);
+        });
+
+        // These numbers are stored for every row, because the next kernel loads them before it knows whether the row has a
+        // list.
+        let sum = k.warp_sum(k.get(at_bound));
+        ties.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &[sum]);
+        k.when(has_list, || {
+            list.flush(&reserved);
+            k.when(has_bins, || {
+                k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
+                    let count = k.load_shared(bins, bin);
+                    k.when(k.lt(k.int(0), count), || k.add_global(state.bin(bin), count));
+                });
             });
         });
-    });
+    };
+    let Some(group) = &plan.group else { return scan_slice() };
+    let sums = Records::argument(k, SUM);
+    let held = Held::new(slice, group);
+    k.when_else(
+        held.is_plain(&sampled),
+        || {
+            held.run(&Arrays { records, slices: &slices, sums: &sums, state: &state });
+            ties.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &[k.int(0)]);
+        },
+        scan_slice,
+    );
 }
 
 /// The bound of a row: see [`Sampled`].

@@ -1,8 +1,8 @@
 //! The second pass over the logits, for rows whose results depend on the sum of all weights. The pass computes the sums
 //! of the weights of each chunk. It also collects the weights in the interval that contains the threshold of top-p.
 
-use super::division::Division;
 use super::list::{Collector, Reserved};
+use super::plan::Plan;
 use super::records::{Decided, Records, Scanned, DECIDED, SCANNED, WEIGH, WEIGHED};
 use super::slice_block::{Pass, SliceBlock};
 use super::weights::{add_all, Weights};
@@ -22,8 +22,8 @@ pub(super) fn capacity(spec: &Spec) -> usize {
 /// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, the decided records, the
 /// slices, the initial lengths of the lists, and the results: the sums of the chunks, the lists (weight and index), and
 /// the new lengths of the lists. The new lengths use the memory of the initial lengths.
-pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
-    let slice = SliceBlock::arguments(k, spec, division, Pass::Second);
+pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
+    let slice = SliceBlock::arguments(k, spec, &plan.division, Pass::Second);
     let (decided, slices) = (Records::argument(k, DECIDED), Records::argument(k, SCANNED));
     let _before = k.argument();
     let sums = Records::argument(k, WEIGHED);
@@ -56,8 +56,11 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         let is_divided = k.lt(k.int(1), high);
         // The weights from `low` to `last` are collected.
         let (width, last) = (k.max(k.sub(high, low), k.int(0)), k.sub(high, k.int(1)));
-        // If the weight of the maximum of a slice is 0, all weights of the slice are 0.
-        let max = slices.load(slice.number, Scanned::MaxKey as usize);
+        // If the weight of the maximum of a slice is 0, all weights of the slice are 0. A plain draw can have records of
+        // other slices: see `held.rs`.
+        let record = k.element(row, plan.records(), slice.slice);
+        let max = slices.load(record, Scanned::MaxKey as usize);
+        let max = k.select(is_divided, max, word(Decided::MaxKey));
         k.when(k.lt(k.int(0), weights.of(max, k.int(0))), || {
             slice.for_each_tile(|logits| {
                 weights.of_tile(&logits, accepts_raw, |numbers, weights| {

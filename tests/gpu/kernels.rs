@@ -15,11 +15,11 @@ use nucleus::semantics::weights::MAX_WEIGHT;
 use rand::prelude::*;
 
 /// Lists of options of the interpreter. Each case runs once with each list.
-const SCHEDULES: &[&[&str]] =
+pub(crate) const SCHEDULES: &[&[&str]] =
     &[&[], &["--schedule=random", "--seed=1"], &["--schedule=random", "--seed=2", "--garbage=large"]];
 
 /// A model of GPUs, as a device of the interpreter.
-struct Model(Gpu);
+pub(crate) struct Model(pub(crate) Gpu);
 
 impl Device for Model {
     fn name(&self) -> String {
@@ -62,10 +62,21 @@ crate::kernel_tests!(suite());
 
 /// Interprets a program for a batch with every schedule, compares every result with that of the built-in backend, and
 /// assembles the kernels. The error is the interpreter's output.
-fn check(name: &str, spec: &Spec, program: &str, problem: &Problem) -> Result<Checked, String> {
+pub(crate) fn check(name: &str, spec: &Spec, program: &str, problem: &Problem) -> Result<Checked, String> {
+    check_with(name, spec, program, problem, SCHEDULES)
+}
+
+/// Like [`check`], with other lists of options.
+pub(crate) fn check_with(
+    name: &str,
+    spec: &Spec,
+    program: &str,
+    problem: &Problem,
+    options: &[&[&str]],
+) -> Result<Checked, String> {
     let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gpu").join(name));
     cases.add_text(spec, program, problem);
-    cases.run_all(SCHEDULES, |kernels| drop(ptxas::assemble(kernels)))
+    cases.run_all(options, |kernels| drop(ptxas::assemble(kernels)))
 }
 
 const ARGMAX: &str = include_str!("../interpreter/ptx/programs/argmax.ptx");

@@ -16,7 +16,7 @@ const ONE_BY_ONE: &[&str] = &["--resident=1"];
 /// A GPU with one multiprocessor. In batches of at least six rows, a group has four rows and four blocks, and a row of
 /// [`VOCAB`] logits has three slices.
 fn small() -> Model {
-    Model(Gpu { name: "small", multiprocessors: 1, l2_bytes: 1 << 17 })
+    Model(Gpu { name: "small", multiprocessors: 1 })
 }
 
 const VOCAB: usize = 20_001;

@@ -188,11 +188,10 @@ fn a_missing_fence_is_found() {
     assert!(said.contains("races with a write by thread 0 of block") && said.contains("result 1"), "{said}");
 }
 
-/// On a GPU with one multiprocessor, a block of the arbitrary path processes several tiles of a row. The L2 cache of this
-/// GPU is smaller than the logits.
+/// On a GPU with one multiprocessor, a block of the arbitrary path processes several tiles of a row.
 #[test]
 fn slices_of_several_tiles() {
-    let model = Model(Gpu { name: "small", multiprocessors: 1, l2_bytes: 1 << 17 });
+    let model = Model(Gpu { name: "small", multiprocessors: 1 });
     let mut rng = StdRng::seed_from_u64(5);
     let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gpu/tiles"));
     for (number, stable) in [true, false, true].into_iter().enumerate() {
@@ -320,7 +319,7 @@ fn bins_with_many_entries() {
 #[test]
 fn chunks_with_many_kept_entries() {
     const KEPT: [usize; 8] = [1, 15, 16, 126, 127, 128, 129, 300];
-    let model = Model(Gpu { name: "small", multiprocessors: 1, l2_bytes: 1 << 17 });
+    let model = Model(Gpu { name: "small", multiprocessors: 1 });
     let spec = spec(Way::Arbitrary, KEPT.len(), 20_001, Dtype::F32, true);
     let mut rng = StdRng::seed_from_u64(17);
     let mut problem = problem_of(&spec, vec![RowKind::Normal; spec.batch], &mut rng);

@@ -59,7 +59,7 @@ mod tests {
     fn plan(batch: usize, vocab: usize, multiprocessors: usize) -> Plan {
         let (dtype, wanted, source) = (Dtype::Bf16, Wanted::default(), Source::Batch);
         let spec = Spec { path: Path::Arbitrary, batch, vocab, dtype, stable: true, wanted, source };
-        Plan::new(&spec, &Gpu { name: "test", multiprocessors, l2_bytes: 1 << 20 })
+        Plan::new(&spec, &Gpu { name: "test", multiprocessors })
     }
 
     #[test]

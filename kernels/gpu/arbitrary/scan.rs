@@ -8,7 +8,7 @@ use super::maximum::{combine, Maximum};
 use super::plan::Plan;
 use super::records::{Records, Sampled, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED, SCANNED, SUM};
 use super::sample::capacity;
-use super::slice_block::{Pass, SliceBlock};
+use super::slice_block::SliceBlock;
 use super::state::{State, BINS};
 use crate::kernels::gpu::logits::{key_of, largest, SliceLogits};
 use crate::kernels::program_arrays::Column;
@@ -31,7 +31,7 @@ const _: () = assert!((FIRST_ZERO as usize) < BINS);
 /// the bound in each chunk, the lists, the new state, and the sums of the chunks of plain draws if the plan has groups.
 /// The records and the new state use the memory of the initial ones.
 pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
-    let slice = &SliceBlock::arguments(k, spec, &plan.division, Pass::First);
+    let slice = &SliceBlock::arguments(k, spec, &plan.division);
     let sampled = Records::argument(k, SAMPLED);
     let [_, _] = [(); 2].map(|()| k.argument());
     let slices = Records::argument(k, SCANNED);
@@ -80,8 +80,6 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
         slice.for_each_tile(|logits| {
             let of_tile = max.add(&logits);
             k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins_of_bits));
-            // Most rows without a list are plain draws, which are read again. The first tile does not wait for the flags.
-            slice.keep_following_tiles_if(k.not(has_list));
         });
         // `reserve` starts an atomic operation. The block does other work while this operation runs.
         k.when(has_list, || list.reserve(&reserved));

@@ -4,7 +4,7 @@
 use super::list::{Collector, Reserved};
 use super::plan::Plan;
 use super::records::{Decided, Records, Scanned, DECIDED, SCANNED, WEIGH, WEIGHED};
-use super::slice_block::{Pass, SliceBlock};
+use super::slice_block::SliceBlock;
 use super::weights::{add_all, Weights};
 use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Ptx};
@@ -23,7 +23,7 @@ pub(super) fn capacity(spec: &Spec) -> usize {
 /// slices, the initial lengths of the lists, and the results: the sums of the chunks, the lists (weight and index), and
 /// the new lengths of the lists. The new lengths use the memory of the initial lengths.
 pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
-    let slice = SliceBlock::arguments(k, spec, &plan.division, Pass::Second);
+    let slice = SliceBlock::arguments(k, spec, &plan.division);
     let (decided, slices) = (Records::argument(k, DECIDED), Records::argument(k, SCANNED));
     let _before = k.argument();
     let sums = Records::argument(k, WEIGHED);

@@ -20,8 +20,6 @@ pub struct Gpu {
     pub name: &'static str,
     /// The number of streaming multiprocessors.
     pub multiprocessors: usize,
-    /// The size of the L2 cache in bytes.
-    pub l2_bytes: usize,
 }
 
 /// A model of GPUs.
@@ -30,21 +28,20 @@ struct GpuModel {
     /// A part of the names that plugins use for the model.
     part: &'static str,
     multiprocessors: usize,
-    l2_mib: usize,
 }
 
 /// The known models. The numbers are from NVIDIA's data sheets and white papers. If a model has several variants, the
 /// numbers are those of the most common variant. The numbers affect only speed.
 const GPUS: [GpuModel; 9] = [
-    GpuModel { name: "gh200", part: "GH200", multiprocessors: 132, l2_mib: 50 },
-    GpuModel { name: "h100", part: "H100", multiprocessors: 132, l2_mib: 50 },
-    GpuModel { name: "h200", part: "H200", multiprocessors: 132, l2_mib: 50 },
-    GpuModel { name: "a100", part: "A100", multiprocessors: 108, l2_mib: 40 },
-    GpuModel { name: "gb200", part: "GB200", multiprocessors: 148, l2_mib: 126 },
-    GpuModel { name: "b200", part: "B200", multiprocessors: 148, l2_mib: 126 },
-    GpuModel { name: "l40", part: "L40", multiprocessors: 142, l2_mib: 96 },
-    GpuModel { name: "l4", part: "L4", multiprocessors: 58, l2_mib: 48 },
-    GpuModel { name: "a10", part: "A10", multiprocessors: 72, l2_mib: 6 },
+    GpuModel { name: "gh200", part: "GH200", multiprocessors: 132 },
+    GpuModel { name: "h100", part: "H100", multiprocessors: 132 },
+    GpuModel { name: "h200", part: "H200", multiprocessors: 132 },
+    GpuModel { name: "a100", part: "A100", multiprocessors: 108 },
+    GpuModel { name: "gb200", part: "GB200", multiprocessors: 148 },
+    GpuModel { name: "b200", part: "B200", multiprocessors: 148 },
+    GpuModel { name: "l40", part: "L40", multiprocessors: 142 },
+    GpuModel { name: "l4", part: "L4", multiprocessors: 58 },
+    GpuModel { name: "a10", part: "A10", multiprocessors: 72 },
 ];
 
 /// The platform name of CUDA plugins.
@@ -58,8 +55,8 @@ fn known_gpu(platform: &str, device_kind: &str) -> Option<Gpu> {
 
 impl GpuModel {
     fn gpu(&self) -> Gpu {
-        let &GpuModel { name, multiprocessors, l2_mib, .. } = self;
-        Gpu { name, multiprocessors, l2_bytes: l2_mib << 20 }
+        let &GpuModel { name, multiprocessors, .. } = self;
+        Gpu { name, multiprocessors }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::layout::Layout;
 use crate::dtype::Dtype;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Float, Int, Mask, Ptx, Reuse, Wide};
+use crate::ptx::{Float, Int, Mask, Ptx, Wide};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, order_key, widen_bf16, NEG_INF_BITS};
 
@@ -49,17 +49,6 @@ impl<'k> SliceLogits<'k> {
 
     /// Loads a run of logits of row `row` of the array at `logits`.
     pub(super) fn load_run(k: &'k Ptx, spec: &Spec, logits: Wide, row: Int, run: Run) -> SliceLogits<'k> {
-        SliceLogits::load_reused(k, spec, (logits, row), run, Reuse::Never)
-    }
-
-    /// Like [`SliceLogits::load_run`], for logits that a later kernel may load again.
-    pub(super) fn load_reused(
-        k: &'k Ptx,
-        spec: &Spec,
-        (logits, row): (Wide, Int),
-        run: Run,
-        reuse: Reuse,
-    ) -> SliceLogits<'k> {
         let bytes = spec.dtype.size();
         let Run { first, vector, count, stride } = run;
         let address = k.far_address(logits, k.far_element(row, spec.vocab, first), bytes);
@@ -71,17 +60,17 @@ impl<'k> SliceLogits<'k> {
             let offset = number * stride * bytes;
             loaded.values.extend(match spec.dtype {
                 Dtype::F32 => k
-                    .load_reused_words_if(in_row, reuse, address, offset, vector, k.int(NEG_INF_BITS))
+                    .load_words_if(in_row, address, offset, vector, k.int(NEG_INF_BITS))
                     .into_iter()
                     .map(|bits| k.from_bits(bits))
                     .collect(),
                 Dtype::Bf16 => {
-                    let halves = halves(k, (in_row, reuse), address, offset, vector, 0xff80);
+                    let halves = halves(k, in_row, address, offset, vector, 0xff80);
                     halves.into_iter().map(|bits| k.from_bits(widen_bf16(k, bits))).collect::<Vec<_>>()
                 }
                 // The conversion is exact. It may change the bits of a NaN, which cleaning replaces anyway.
                 Dtype::F16 => {
-                    let halves = halves(k, (in_row, reuse), address, offset, vector, 0xfc00);
+                    let halves = halves(k, in_row, address, offset, vector, 0xfc00);
                     halves.into_iter().map(|bits| k.widen_half(bits)).collect()
                 }
             });
@@ -164,17 +153,17 @@ pub(super) fn raw_bound(k: &Ptx, bound: Int) -> Float {
 /// Loads `count` 16-bit elements.
 fn halves(
     k: &Ptx,
-    (mask, reuse): (Mask, Reuse),
+    mask: Mask,
     address: crate::ptx::Address,
     offset: usize,
     count: usize,
     otherwise: u32,
 ) -> Vec<Int> {
     if count == 1 {
-        return vec![k.load_half_if(mask, reuse, address, offset, k.int(otherwise as i32))];
+        return vec![k.load_half_if(mask, address, offset, k.int(otherwise as i32))];
     }
     let both = k.int((otherwise << 16 | otherwise) as i32);
-    let words = k.load_reused_words_if(mask, reuse, address, offset, count / 2, both);
+    let words = k.load_words_if(mask, address, offset, count / 2, both);
     let split = |word| [k.and(word, k.int(0xffff)), k.shr_by(word, k.int(16))];
     words.into_iter().flat_map(split).collect()
 }

@@ -6,18 +6,13 @@ use super::operands::Class;
 use super::{Float, Int, Mask, Ptx, Variable, Wide};
 use crate::semantics::arith::{Arith, WideArith};
 
+/// A load of words that the caches should not keep. The modifier concerns the L1 cache. An H100 also evicts such words
+/// from the L2 cache before other words.
+const LOAD_ONCE: &str = "ld.global.nc.L1::no_allocate";
+
 /// An address in global memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Address(Wide);
-
-/// Whether a later kernel loads the same words again. This affects only speed.
-#[derive(Clone, Copy, Debug)]
-pub enum Reuse {
-    /// The caches should not keep the words.
-    Never,
-    /// The L2 cache should keep the words where the mask is true.
-    LaterIf(Mask),
-}
 
 /// An array in shared memory, which all threads of a block share. Its contents are arbitrary at the start of the
 /// kernel. An element has 32 bits.
@@ -89,59 +84,22 @@ impl Ptx {
         count: usize,
         otherwise: Int,
     ) -> Vec<Int> {
-        self.load_reused_words_if(mask, Reuse::Never, address, offset, count, otherwise)
-    }
-
-    /// Like [`Ptx::load_words_if`], for words that may be loaded again.
-    pub fn load_reused_words_if(
-        &self,
-        mask: Mask,
-        reuse: Reuse,
-        address: Address,
-        offset: usize,
-        count: usize,
-        otherwise: Int,
-    ) -> Vec<Int> {
         let words: Vec<Int> = (0..count).map(|_| self.int_op("mov.b32", &[&otherwise])).collect();
         let (vector, names) = vector_of(&words);
         let base = address.0;
-        for (mask, load) in self.loads_for(mask, reuse) {
-            self.line(format_args!("@{mask} {load}{vector}.b32 {names}, [{base}+{offset}]"));
-        }
+        self.line(format_args!("@{mask} {LOAD_ONCE}{vector}.b32 {names}, [{base}+{offset}]"));
         words
     }
 
-    /// Loads 16 bits and extends them with zeros, like [`Ptx::load_reused_words_if`].
-    pub fn load_half_if(
-        &self,
-        mask: Mask,
-        reuse: Reuse,
-        address: Address,
-        offset: usize,
-        otherwise: Int,
-    ) -> Int {
+    /// Loads 16 bits and extends them with zeros, like [`Ptx::load_words_if`].
+    pub fn load_half_if(&self, mask: Mask, address: Address, offset: usize, otherwise: Int) -> Int {
         let half = self.new_register(Class::Half);
         self.line(format_args!("cvt.u16.u32 %h{half}, {otherwise}"));
         let base = address.0;
-        for (mask, load) in self.loads_for(mask, reuse) {
-            self.line(format_args!("@{mask} {load}.b16 %h{half}, [{base}+{offset}]"));
-        }
+        self.line(format_args!("@{mask} {LOAD_ONCE}.b16 %h{half}, [{base}+{offset}]"));
         let result = self.int_register();
         self.line(format_args!("cvt.u32.u16 {result}, %h{half}"));
         result
-    }
-
-    /// The instructions that load words where the mask is true, and the masks of the threads that execute them.
-    fn loads_for(&self, mask: Mask, reuse: Reuse) -> Vec<(Mask, &'static str)> {
-        // The modifier concerns the L1 cache. An H100 also evicts such words from the L2 cache before other words.
-        const NEVER: &str = "ld.global.nc.L1::no_allocate";
-        const LATER: &str = "ld.global.nc";
-        match reuse {
-            Reuse::Never => vec![(mask, NEVER)],
-            Reuse::LaterIf(later) => {
-                vec![(self.both(mask, later), LATER), (self.both(mask, self.not(later)), NEVER)]
-            }
-        }
     }
 
     /// Converts a binary16 number, given as 16 bits, to binary32. The conversion is exact, also for subnormals.
@@ -157,6 +115,18 @@ impl Ptx {
     pub fn store(&self, address: Address, offset: usize, words: &[Int]) {
         let (vector, names) = vector_of(words);
         self.line(format_args!("st.global{vector}.b32 [{}+{offset}], {names}", address.0));
+    }
+
+    /// Stores consecutive words that other blocks can [`poll`](Ptx::poll). The address is a multiple of their size. Each
+    /// word becomes visible on its own, in any order.
+    pub fn publish(&self, address: Address, offset: usize, words: &[Int]) {
+        let (vector, names) = vector_of(words);
+        self.line(format_args!("st.relaxed.gpu.global{vector}.b32 [{}+{offset}], {names}", address.0));
+    }
+
+    /// Loads a word that another block may [`publish`](Ptx::publish) while this kernel runs.
+    pub fn poll(&self, address: Address, offset: usize) -> Int {
+        self.int_op("ld.relaxed.gpu.global.b32", &[&format_args!("[{}+{offset}]", address.0)])
     }
 
     /// Declares an array of `len` words in shared memory.

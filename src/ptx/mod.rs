@@ -21,7 +21,7 @@ mod threads;
 use std::cell::{Cell, RefCell};
 use std::fmt::{Display, Write};
 
-pub use memory::{Address, Reuse, Shared};
+pub use memory::{Address, Shared};
 pub use operands::{Double, Float, Int, Mask, Variable, Wide, WideVariable};
 
 use operands::Class;

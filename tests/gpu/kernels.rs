@@ -15,11 +15,11 @@ use nucleus::semantics::weights::MAX_WEIGHT;
 use rand::prelude::*;
 
 /// Lists of options of the interpreter. Each case runs once with each list.
-const SCHEDULES: &[&[&str]] =
+pub(crate) const SCHEDULES: &[&[&str]] =
     &[&[], &["--schedule=random", "--seed=1"], &["--schedule=random", "--seed=2", "--garbage=large"]];
 
 /// A model of GPUs, as a device of the interpreter.
-struct Model(Gpu);
+pub(crate) struct Model(pub(crate) Gpu);
 
 impl Device for Model {
     fn name(&self) -> String {
@@ -62,10 +62,21 @@ crate::kernel_tests!(suite());
 
 /// Interprets a program for a batch with every schedule, compares every result with that of the built-in backend, and
 /// assembles the kernels. The error is the interpreter's output.
-fn check(name: &str, spec: &Spec, program: &str, problem: &Problem) -> Result<Checked, String> {
+pub(crate) fn check(name: &str, spec: &Spec, program: &str, problem: &Problem) -> Result<Checked, String> {
+    check_with(name, spec, program, problem, SCHEDULES)
+}
+
+/// Like [`check`], with other lists of options.
+pub(crate) fn check_with(
+    name: &str,
+    spec: &Spec,
+    program: &str,
+    problem: &Problem,
+    options: &[&[&str]],
+) -> Result<Checked, String> {
     let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gpu").join(name));
     cases.add_text(spec, program, problem);
-    cases.run_all(SCHEDULES, |kernels| drop(ptxas::assemble(kernels)))
+    cases.run_all(options, |kernels| drop(ptxas::assemble(kernels)))
 }
 
 const ARGMAX: &str = include_str!("../interpreter/ptx/programs/argmax.ptx");
@@ -177,11 +188,10 @@ fn a_missing_fence_is_found() {
     assert!(said.contains("races with a write by thread 0 of block") && said.contains("result 1"), "{said}");
 }
 
-/// On a GPU with one multiprocessor, a block of the arbitrary path processes several tiles of a row. The L2 cache of this
-/// GPU is smaller than the logits.
+/// On a GPU with one multiprocessor, a block of the arbitrary path processes several tiles of a row.
 #[test]
 fn slices_of_several_tiles() {
-    let model = Model(Gpu { name: "small", multiprocessors: 1, l2_bytes: 1 << 17 });
+    let model = Model(Gpu { name: "small", multiprocessors: 1 });
     let mut rng = StdRng::seed_from_u64(5);
     let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gpu/tiles"));
     for (number, stable) in [true, false, true].into_iter().enumerate() {
@@ -309,7 +319,7 @@ fn bins_with_many_entries() {
 #[test]
 fn chunks_with_many_kept_entries() {
     const KEPT: [usize; 8] = [1, 15, 16, 126, 127, 128, 129, 300];
-    let model = Model(Gpu { name: "small", multiprocessors: 1, l2_bytes: 1 << 17 });
+    let model = Model(Gpu { name: "small", multiprocessors: 1 });
     let spec = spec(Way::Arbitrary, KEPT.len(), 20_001, Dtype::F32, true);
     let mut rng = StdRng::seed_from_u64(17);
     let mut problem = problem_of(&spec, vec![RowKind::Normal; spec.batch], &mut rng);

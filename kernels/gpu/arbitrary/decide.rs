@@ -3,17 +3,19 @@
 //! other row, it finds two weights that enclose the threshold of top-p.
 
 use super::counted::{Counted, TopK, TopP};
-use super::division::Division;
 use super::draw::{self, Outcome};
 use super::drawn::{Drawn, LARGEST_DRAWN};
 use super::histogram::Histogram;
 use super::list::{Entry, List};
+use super::maximum;
+use super::plan::Plan;
 use super::positions::Positions;
-use super::records::{Records, Sampled, DECIDED, DONE, FAILED, HAS_BINS, HAS_LIST, SAMPLED, SCANNED, WEIGH};
+use super::records::{
+    Records, Sampled, DECIDED, DONE, FAILED, HAS_BINS, HAS_LIST, SAMPLED, SCANNED, SUMMED, WEIGH,
+};
 use super::rest::{self, Rest};
 use super::row_block::{RowBlock, THREADS};
 use super::sample::{capacity, needs_top_k, LARGEST_LIST};
-use super::scan;
 use super::search::Bins;
 use super::state::State;
 use super::ties::Ties;
@@ -86,7 +88,7 @@ struct Row<'a, 'k> {
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the sampled records, the
 /// slices, the number of entries at the bound in each chunk, the lists, the state, the step if `seeded`, the arrays of
 /// [`Results`], the decided records, and the lengths of the lists of the next pass. The kernel sets these lengths to 0.
-pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
+pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let row = k.block();
     let (sampled, slices) = (Records::argument(k, SAMPLED), Records::argument(k, SCANNED));
@@ -99,10 +101,11 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     // The block starts all these loads before it computes with loaded values, so that the loads overlap. Only the loads
     // of the list need a loaded value: the number of entries. So they are the last loads.
     let parameters = Parameters::load(k, parameters, row);
-    let block = RowBlock::new(k, spec, division, logits, parameters.row_of_logits(spec));
+    let block = RowBlock::new(k, spec, &plan.division, logits, parameters.row_of_logits(spec));
     let word = |word: Sampled| sampled.load(row, word as usize);
     let (flags, bound, count) = (word(Sampled::Flags), word(Sampled::Bound), k.load(state.len(), 0));
-    let of_slices = scan::load(k, &slices, row, division.slices);
+    let of_slices = maximum::load(k, &slices, row, plan.records());
+    let summed = plan.group.as_ref().map(|group| (group, k.load(state.summed(), 0)));
     let ties_of_chunk = block.load_of_chunk(&ties)[0];
     let list = List::load(block.block, lists, capacity(spec), row, count);
     let has = |flag: i32| k.lt(k.int(0), k.and(flags, k.int(flag)));
@@ -114,7 +117,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     drawn.entries.clear();
     block.clear_parts();
     let words = parameters.share_random_words(step);
-    let scanned = scan::combine(k, &of_slices);
+    let scanned = maximum::combine(k, &of_slices);
     let [max_key, greedy, status] = scanned;
     let is_drawn = is_drawn(k, &parameters, max_key);
     let with_top_k = needs_top_k(k, spec, &parameters);
@@ -160,7 +163,14 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
                 row.decide();
             },
             // A row without a list has a large k, or no top-k, top-p and min-p.
-            || k.set(found.state, k.select(with_top_k, k.int(FAILED), k.int(WEIGH))),
+            || {
+                k.set(found.state, k.select(with_top_k, k.int(FAILED), k.int(WEIGH)));
+                // Only the slices of plain draws are summed.
+                if let Some((group, summed)) = summed {
+                    let is_summed = k.eq(summed, k.int(group.division.slices as i32));
+                    k.set(found.state, k.select(is_summed, k.int(SUMMED), k.get(found.state)));
+                }
+            },
         );
     });
     let state = k.get(found.state);

@@ -16,12 +16,8 @@ const RESIDENT_BLOCKS: usize = 4;
 /// The number of logits that a thread has in registers: the first value in most batches, the second in batches with few
 /// logits.
 const PER_THREAD: [usize; 2] = [16, 8];
-/// The fraction of the L2 cache that keeps logits from the first pass for the second pass. The rest of the cache is for
-/// the logits that are read once, and for the results of the kernels. On an H100, fractions from 0.56 to 0.8 were
-/// measured, and their times differ by at most 2%.
-const CACHED_PART: (usize, usize) = (2, 3);
 /// The largest number of slices of a row.
-const LARGEST_SLICES: usize = 64;
+pub(super) const LARGEST_SLICES: usize = 64;
 /// The largest number of chunks of a row.
 pub(super) const LARGEST_CHUNKS: usize = LARGEST_SLICES * CHUNKS;
 /// The largest number of logits of a chunk. In the search for one entry in a chunk, each thread has at most
@@ -39,8 +35,6 @@ pub(super) struct Division {
     tiles: usize,
     /// The number of slices of a row.
     pub(super) slices: usize,
-    /// The number of slices that the L2 cache keeps from the first to the second pass.
-    pub(super) cached_slices: usize,
 }
 
 impl Division {
@@ -57,12 +51,21 @@ impl Division {
             .min(LARGEST_CHUNK / (WARP * per_thread))
             .max(tiles.div_ceil(LARGEST_SLICES));
         let slices = tiles.div_ceil(tiles_per_chunk);
-        let slice_bytes = tiles_per_chunk * THREADS * per_thread * spec.dtype.size();
-        let cached_slices = gpu.l2_bytes / CACHED_PART.1 * CACHED_PART.0 / slice_bytes;
         let vector = vector_len(spec);
-        let division = Division { per_thread, vector, tiles: tiles_per_chunk, slices, cached_slices };
+        let division = Division { per_thread, vector, tiles: tiles_per_chunk, slices };
         assert!(division.chunk_len() <= LARGEST_CHUNK, "{} has too many elements per row", spec.name());
         division
+    }
+
+    /// Divides rows into slices of one tile.
+    pub(super) fn of_tiles(spec: &Spec, per_thread: usize) -> Division {
+        let slices = spec.vocab.div_ceil(THREADS * per_thread);
+        Division { per_thread, vector: vector_len(spec), tiles: 1, slices }
+    }
+
+    /// The number of logits of a slice per thread.
+    pub(super) fn per_slice(&self) -> usize {
+        self.tiles * self.per_thread
     }
 
     /// The number of logits of a chunk. The last chunks of a row may have fewer.
@@ -78,11 +81,6 @@ impl Division {
     /// The number of chunks of a row, including those beyond its end.
     pub(super) fn chunks(&self) -> usize {
         self.slices * CHUNKS
-    }
-
-    /// Returns an empty kernel for one block per slice.
-    pub(super) fn kernel(&self) -> Ptx {
-        Ptx::new(THREADS, RESIDENT_BLOCKS)
     }
 
     /// The number in its row of the chunk of this warp.
@@ -103,6 +101,11 @@ impl Division {
     }
 }
 
+/// Returns an empty kernel for one block per slice.
+pub(super) fn kernel() -> Ptx {
+    Ptx::new(THREADS, RESIDENT_BLOCKS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,7 +115,7 @@ mod tests {
     fn division(batch: usize, vocab: usize, multiprocessors: usize) -> Division {
         let (dtype, wanted, source) = (Dtype::F32, Wanted::default(), Source::Batch);
         let spec = Spec { path: Path::Arbitrary, batch, vocab, dtype, stable: true, wanted, source };
-        Division::new(&spec, &Gpu { name: "test", multiprocessors, l2_bytes: 1 << 20 })
+        Division::new(&spec, &Gpu { name: "test", multiprocessors })
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The last kernel. It stores the results of the rows for which `decide` did not store them.
 
-use super::division::Division;
 use super::draw::{self, Outcome};
 use super::list::{Entry, List};
-use super::records::{Decided, Records, Weighed, DECIDED, DONE, FAILED, WEIGH, WEIGHED};
+use super::plan::Plan;
+use super::records::{Decided, Records, Weighed, DECIDED, DONE, FAILED, SUM, SUMMED, WEIGH, WEIGHED};
 use super::row_block::RowBlock;
 use super::search::Bins;
 use super::weigh::capacity;
@@ -19,14 +19,15 @@ use crate::semantics::rules::least_weight;
 use crate::semantics::top_p::target;
 
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the decided records, the
-/// sums of the chunks, the lists and their lengths, the results of `decide`, the step if `seeded`, and the arrays of
-/// [`Results`]. The arrays of [`Results`] use the memory of the results of `decide`.
-pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
+/// sums of the chunks, the lists and their lengths, the results of `decide`, the sums of the scan if the plan has
+/// groups, the step if `seeded`, and the arrays of [`Results`]. The arrays of [`Results`] use the memory of the results of `decide`.
+pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let row = k.block();
     let (decided, sums) = (Records::argument(k, DECIDED), Records::argument(k, WEIGHED));
     let [lists, lens] = [(); 2].map(|()| k.argument());
     let [_, _, _] = [(); 3].map(|()| k.argument());
+    let summed = plan.group.as_ref().map(|group| (group, Records::argument(k, SUM)));
     let step = seeded.then(|| k.argument());
     let results = Results::arguments(k, spec, row);
     // All these loads are before the first use of a loaded value, so that the block waits for memory only once.
@@ -37,7 +38,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let state = k.variable(word(Decided::State));
     k.when(k.lt(k.int(DONE), k.get(state)), || {
         let words = parameters.share_random_words(step);
-        let block = RowBlock::new(k, spec, division, logits, parameters.row_of_logits(spec));
+        let block = RowBlock::new(k, spec, &plan.division, logits, parameters.row_of_logits(spec));
         let bins = Bins::new(&block);
         let max_key = word(Decided::MaxKey);
         let is_drawn = is_drawn(k, &parameters, max_key);
@@ -61,12 +62,26 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
             let whole = WholeRow { block: &block, parameters: &parameters, spec, max_key, bins };
             whole.select(is_drawn, top_k, least, sum);
         });
+        let is_summed = k.eq(k.get(state), k.int(SUMMED));
+        let summed = summed.as_ref().map(|(group, sums)| (block.divided(&group.division), sums));
+        if let Some((block, sums)) = &summed {
+            k.when(is_summed, || {
+                let words = block.load_of_chunk(sums);
+                k.set_wide(sum, k.join(words[0], words[1]));
+            });
+        }
         let top_k = top_k.map(|variable| k.get(variable));
         let scanned = [Decided::MaxKey, Decided::Greedy, Decided::Status].map(word);
         let outcome = Outcome { scanned, top_k, least: k.get(least) };
         draw::report(&block, words, &results, &outcome, is_drawn, || {
             draw::draw(&block, words, k.get_wide(sum), |chunk, target| {
-                draw::read_chunk(&block, &parameters, &results, &outcome, (chunk, target));
+                let read = |block| draw::read_chunk(block, &parameters, &results, &outcome, (chunk, target));
+                match &summed {
+                    Some((held, _)) if held.chunk_len() != block.chunk_len() => {
+                        k.when_else(is_summed, || read(held), || read(&block));
+                    }
+                    _ => read(&block),
+                }
             })
         });
     });

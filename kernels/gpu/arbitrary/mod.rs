@@ -12,14 +12,15 @@
 //! 5. [`finish`] stores the results of these rows. If a list was too short or too long, the block of the row selects
 //!    the entries from the whole row ([`whole_row`]).
 //!
-//! No block waits for another block. A block whose row does not need a step does not read the logits in this step.
+//! In [`scan`], the blocks of a plain draw wait for each other, for a limited time ([`held`]). No other block waits for
+//! another block. A block whose row does not need a step does not read the logits in this step.
 //!
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! records, state, list, shared_list, positions, division, weights, bin_entries ← few, slice_block, row_block, sample
-//!   ← search, scan, draw, drawn, histogram ← rest, ties, counted ← decide, weigh, whole_row ← finish
-//!   ← this file
+//! records, state, list, shared_list, positions, division, weights, bin_entries ← plan, few, maximum, slice_block,
+//!   row_block, sample ← held, search, draw, drawn, histogram ← scan ← rest, ties, counted ← decide, weigh, whole_row
+//!   ← finish ← this file
 //! ```
 
 mod bin_entries;
@@ -30,8 +31,11 @@ mod draw;
 mod drawn;
 mod few;
 mod finish;
+mod held;
 mod histogram;
 mod list;
+mod maximum;
+mod plan;
 mod positions;
 mod records;
 mod rest;
@@ -55,8 +59,8 @@ use crate::kernels::stablehlo::inputs::Operands;
 use crate::kernels::target::Gpu;
 use crate::mlir::stablehlo::{Hlo, Value};
 use crate::ptx::Ptx;
-use division::Division;
-use records::{DECIDED, SAMPLED, SCANNED, WEIGHED};
+use plan::Plan;
+use records::{DECIDED, SAMPLED, SCANNED, SUM, WEIGHED};
 pub(super) use sample::sampled_indices;
 use state::STATE;
 
@@ -100,14 +104,14 @@ impl Kernel {
         }
     }
 
-    fn text(self, spec: &Spec, division: &Division, seeded: bool) -> String {
-        let k = &if self.reads_slices() { division.kernel() } else { Ptx::new(self.threads(), 1) };
+    fn text(self, spec: &Spec, plan: &Plan, seeded: bool) -> String {
+        let k = &if self.reads_slices() { division::kernel() } else { Ptx::new(self.threads(), 1) };
         match self {
-            Kernel::Sample => sample::write(k, spec),
-            Kernel::Scan => scan::write(k, spec, division),
-            Kernel::Decide => decide::write(k, spec, division, seeded),
-            Kernel::Weigh => weigh::write(k, spec, division),
-            Kernel::Finish => finish::write(k, spec, division, seeded),
+            Kernel::Sample => sample::write(k, spec, plan),
+            Kernel::Scan => scan::write(k, spec, plan),
+            Kernel::Decide => decide::write(k, spec, plan, seeded),
+            Kernel::Weigh => weigh::write(k, spec, plan),
+            Kernel::Finish => finish::write(k, spec, plan, seeded),
         }
         k.text(self.name())
     }
@@ -115,9 +119,9 @@ impl Kernel {
 
 /// Returns the PTX text of all kernels, for people to read.
 pub(super) fn kernel_text(spec: &Spec, gpu: &Gpu) -> String {
-    let division = &Division::new(spec, gpu);
+    let plan = &Plan::new(spec, gpu);
     let texts: Vec<String> =
-        Kernel::ALL.iter().map(|kernel| kernel.text(spec, division, spec.returns_tokens())).collect();
+        Kernel::ALL.iter().map(|kernel| kernel.text(spec, plan, spec.returns_tokens())).collect();
     texts.join("\n")
 }
 
@@ -125,10 +129,11 @@ pub(super) fn kernel_text(spec: &Spec, gpu: &Gpu) -> String {
 /// batch]` and the tokens `[1, batch]`.
 pub(super) fn calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> [Value; 3] {
     let &Operands { logits, parameters, step } = operands;
-    let division = &Division::new(spec, gpu);
+    let plan = &Plan::new(spec, gpu);
+    let division = &plan.division;
     let all_slices = spec.batch * division.slices;
     let run = |kernel: Kernel, operands: &[Value], results: &[Vec<usize>], aliases: &[(usize, usize)]| {
-        let text = kernel.text(spec, division, step.is_some());
+        let text = kernel.text(spec, plan, step.is_some());
         let blocks = if kernel.reads_slices() { all_slices } else { spec.batch };
         let grid = (blocks, kernel.threads());
         call_in_place(h, kernel.name(), &text, grid, operands, results, aliases)
@@ -137,15 +142,15 @@ pub(super) fn calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> [Va
     let of_chunks = |len: usize| vec![spec.batch * division.chunks(), len];
     let results = results::shapes(spec);
 
-    let sampled = run(Kernel::Sample, &[logits, parameters], &[of_rows(SAMPLED), of_rows(STATE)], &[]);
-    let [sampled, state] = sampled[..] else { unreachable!("two results") };
-    let lists = of_rows(2 * sample::capacity(spec));
-    let scanned = run(
-        Kernel::Scan,
-        &[logits, parameters, sampled, state],
-        &[vec![all_slices, SCANNED], of_chunks(1), lists, of_rows(STATE)],
-        &[(3, 3)],
-    );
+    let records = vec![spec.batch * plan.records(), SCANNED];
+    let kinds = [of_rows(SAMPLED), records.clone(), of_rows(STATE)];
+    let sampled = run(Kernel::Sample, &[logits, parameters], &kinds, &[]);
+    let [sampled, slices, state] = sampled[..] else { unreachable!("three results") };
+    let mut kinds = vec![records, of_chunks(1), of_rows(2 * sample::capacity(spec)), of_rows(STATE)];
+    kinds.extend(plan.group.as_ref().map(|group| vec![spec.batch * group.division.chunks(), SUM]));
+    let mut scanned =
+        run(Kernel::Scan, &[logits, parameters, sampled, slices, state], &kinds, &[(3, 0), (4, 3)]);
+    let sums = plan.group.as_ref().and_then(|_| scanned.pop());
     let slices = scanned[0];
     let mut operands = vec![logits, parameters, sampled];
     operands.extend(&scanned);
@@ -163,6 +168,7 @@ pub(super) fn calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> [Va
     let mut operands = vec![logits, parameters, decided];
     operands.extend(weighed);
     operands.extend([numbers, thresholds, tokens]);
+    operands.extend(sums);
     operands.extend(step);
     let results = run(Kernel::Finish, &operands, &results, &[(6, 0), (7, 1), (8, 2)]);
     [results[0], results[1], results[2]]

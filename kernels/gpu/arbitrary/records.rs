@@ -1,6 +1,7 @@
 //! Arrays with a few words per row, slice or chunk. A kernel passes values to later kernels in them.
 
-use crate::ptx::{Int, Mask, Ptx, Wide};
+use crate::ptx::{Address, Int, Mask, Ptx, Wide};
+use crate::semantics::arith::Arith;
 
 /// An array of records of `len` words.
 #[derive(Clone, Copy)]
@@ -19,7 +20,18 @@ impl<'k> Records<'k> {
     /// Loads a word of a record.
     pub(super) fn load(&self, record: Int, word: usize) -> Int {
         assert!(word < self.len);
-        self.k.load(self.k.address(self.array, record, self.len * 4), word * 4)
+        self.k.load(self.address(record), word * 4)
+    }
+
+    /// Like [`Records::load`], in the threads for which `mask` is true. In the other threads, the word is 0.
+    pub(super) fn load_if(&self, mask: Mask, record: Int, word: usize) -> Int {
+        assert!(word < self.len);
+        self.k.load_words_if(mask, self.address(record), word * 4, 1, self.k.int(0))[0]
+    }
+
+    /// The address of a record.
+    pub(super) fn address(&self, record: Int) -> Address {
+        self.k.address(self.array, record, self.len * 4)
     }
 
     /// Stores a record, one, two or four words at a time, in the threads for which `mask` is true.
@@ -27,7 +39,7 @@ impl<'k> Records<'k> {
         assert_eq!(words.len(), self.len);
         let k = self.k;
         k.when(mask, || {
-            let address = k.address(self.array, record, self.len * 4);
+            let address = self.address(record);
             for (number, words) in words.chunks(4).enumerate() {
                 k.store(address, number * 16, words);
             }
@@ -45,7 +57,7 @@ pub(super) enum Sampled {
     AtLeast,
     /// The order key of the bound.
     Bound,
-    /// The sum of the flags that apply to the row. The flags are [`HAS_LIST`], [`HAS_BINS`] and [`ALL_REACH`].
+    /// The sum of the flags that apply to the row. The flags are [`HAS_LIST`], [`HAS_BINS`], [`ALL_REACH`] and [`IS_PLAIN`].
     Flags,
 }
 
@@ -57,6 +69,8 @@ pub(super) const HAS_LIST: i32 = 1;
 pub(super) const HAS_BINS: i32 = 2;
 /// The bound is −inf.
 pub(super) const ALL_REACH: i32 = 4;
+/// The row is a plain draw: it is not greedy, and has no top-k, top-p and min-p.
+pub(super) const IS_PLAIN: i32 = 8;
 
 /// The words of a slice that the scan stores.
 #[derive(Clone, Copy)]
@@ -71,6 +85,8 @@ pub(super) enum Scanned {
 
 /// The length of a record of [`Scanned`] words. The last word is not used.
 pub(super) const SCANNED: usize = 4;
+/// The words of a record before the scan stores it. No order key has this value.
+pub(super) const NO_RECORD: i32 = i32::MIN;
 
 /// The words of a row that the kernel after the scan stores.
 #[derive(Clone, Copy)]
@@ -78,7 +94,7 @@ pub(super) enum Decided {
     MaxKey,
     Greedy,
     Status,
-    /// One of [`DONE`], [`WEIGH`] and [`FAILED`].
+    /// One of [`DONE`], [`WEIGH`], [`FAILED`] and [`SUMMED`].
     State,
     /// The weights that are at least `Low` and less than `High` are collected.
     Low,
@@ -93,6 +109,11 @@ pub(super) const DONE: i32 = 0;
 pub(super) const WEIGH: i32 = 1;
 /// The list of the row is too short or too long.
 pub(super) const FAILED: i32 = 2;
+/// The row is a plain draw, and the scan has summed the weights of its chunks.
+pub(super) const SUMMED: i32 = 3;
+
+/// The number of words of a chunk that the scan sums: the sum of all weights.
+pub(super) const SUM: usize = 2;
 
 /// The words of a chunk that the second pass stores. Each sum has two words.
 #[derive(Clone, Copy)]

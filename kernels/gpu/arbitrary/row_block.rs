@@ -59,9 +59,19 @@ impl<'k> RowBlock<'k> {
         }
     }
 
+    /// The same block, with another division of its row.
+    pub(super) fn divided(&self, division: &'k Division) -> RowBlock<'k> {
+        RowBlock { division, ..*self }
+    }
+
     /// Whether this is the first thread.
     pub(super) fn is_first(&self) -> Mask {
         self.block.is_first()
+    }
+
+    /// The number of logits of a chunk.
+    pub(super) fn chunk_len(&self) -> usize {
+        self.division.chunk_len()
     }
 
     /// The number of chunks of a row.
@@ -287,6 +297,7 @@ impl<'k> RowBlock<'k> {
 
 /// The place at which a running sum reaches a target, in shared memory. One thread finds the place and passes it to the
 /// others.
+#[derive(Clone, Copy)]
 pub(super) struct Place<'k> {
     block: Block<'k>,
     /// The number of the value at the place, the running sum before the value, and the value.

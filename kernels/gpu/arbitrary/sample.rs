@@ -2,7 +2,8 @@
 //!
 //! Later kernels check whether the list has enough entries and not too many. So the sample affects only the speed.
 
-use super::records::{Records, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED};
+use super::plan::Plan;
+use super::records::{Records, ALL_REACH, HAS_BINS, HAS_LIST, IS_PLAIN, NO_RECORD, SAMPLED, SCANNED};
 use super::state::State;
 use crate::kernels::gpu::block::Block;
 use crate::kernels::gpu::layout::vector_len;
@@ -161,10 +162,10 @@ pub(super) fn needs_top_k(k: &Ptx, spec: &Spec, parameters: &Parameters<'_>) -> 
 }
 
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, and the results: the
-/// sampled records, and the state of the scan.
-pub(super) fn write(k: &Ptx, spec: &Spec) {
+/// sampled records, the records of the slices, and the state of the scan. The kernel clears the last two.
+pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
-    let sampled = Records::argument(k, SAMPLED);
+    let (sampled, slices) = (Records::argument(k, SAMPLED), Records::argument(k, SCANNED));
     let row = k.block();
     let state = State::argument(k, row);
     let block = &Block::new(k);
@@ -181,9 +182,14 @@ pub(super) fn write(k: &Ptx, spec: &Spec) {
     let has_list = k.either(k.both(with_top_k, fits), k.both(is_alone, k.either(has_top_p, has_min_p)));
     let has_bins = k.both(is_alone, has_top_p);
     state.clear(block, has_bins);
+    let records = plan.records();
+    let is_record = k.lt(block.thread, k.int(records as i32));
+    slices.store_if(is_record, k.element(row, records, block.thread), &[k.int(NO_RECORD); SCANNED]);
 
     let nan = f32::NAN.to_bits() as i32;
-    let [above, at_least, bound, flags] = [nan, nan, NEG_INF_KEY, 0].map(|value| k.variable(k.int(value)));
+    let [above, at_least, bound] = [nan, nan, NEG_INF_KEY].map(|value| k.variable(k.int(value)));
+    let is_plain = k.both(is_alone, k.not(k.either(has_top_p, has_min_p)));
+    let flags = k.variable(k.select(is_plain, k.int(IS_PLAIN), k.int(0)));
     k.when(has_list, || {
         let rank = if sample.rounds == 0 {
             top_k

@@ -2,20 +2,20 @@
 //! bound, it also collects the entries above the bound, counts the entries at the bound in each chunk, and counts the
 //! entries below the bound by their distance from it.
 
-use super::division::Division;
+use super::held::{Arrays, Held};
 use super::list::{Collector, Reserved};
-use super::records::{Records, Sampled, Scanned, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED, SCANNED};
+use super::maximum::{combine, Maximum};
+use super::plan::Plan;
+use super::records::{Records, Sampled, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED, SCANNED, SUM};
 use super::sample::capacity;
-use super::slice_block::{Pass, SliceBlock};
+use super::slice_block::SliceBlock;
 use super::state::{State, BINS};
-use crate::kernels::gpu::block::{load_records, maximum_of_slices, status_of_slices};
 use crate::kernels::gpu::logits::{key_of, largest, SliceLogits};
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Address, Float, Int, Mask, Ptx, Shared, Variable, WARP};
 use crate::semantics::arith::Arith;
-use crate::semantics::clean::{order_key, MAX_FINITE_BITS};
-use crate::semantics::rules::row_status;
+use crate::semantics::clean::order_key;
 use crate::semantics::weights::{OCTAVE_BITS, ROUNDING, ZERO_Q};
 
 /// The binary logarithm of the number of units of the distance `q` per bin. The number of the bin of an entry is the
@@ -27,17 +27,18 @@ pub(super) const FIRST_ZERO: i32 = (ZERO_Q >> BIN_BITS) + 2;
 const _: () = assert!((FIRST_ZERO as usize) < BINS);
 
 /// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, the sampled records, the
-/// initial state, and the results: a record per slice, the number of entries at the bound in each chunk, the lists, and
-/// the new state. The new state uses the memory of the initial state.
-pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
-    let slice = SliceBlock::arguments(k, spec, division, Pass::First);
+/// initial records of the slices, the initial state, and the results: the records of the slices, the number of entries at
+/// the bound in each chunk, the lists, the new state, and the sums of the chunks of plain draws if the plan has groups.
+/// The records and the new state use the memory of the initial ones.
+pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
+    let slice = &SliceBlock::arguments(k, spec, &plan.division);
     let sampled = Records::argument(k, SAMPLED);
-    let _before = k.argument();
+    let [_, _] = [(); 2].map(|()| k.argument());
     let slices = Records::argument(k, SCANNED);
     let ties = Records::argument(k, 1);
     let lists = k.argument();
     let state = State::argument(k, slice.row);
-    let (block, row) = (&slice.block, slice.row);
+    let (block, row, records) = (&slice.block, slice.row, plan.records());
     let word = |word: Sampled| sampled.load(row, word as usize);
     let flags = word(Sampled::Flags);
     let has = |flag: i32| k.lt(k.int(0), k.and(flags, k.int(flag)));
@@ -51,85 +52,71 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         has_bins,
         bin_scale: k.fmul(scale, k.float(1.0 / (1 << BIN_BITS) as f32)),
     };
-    let [max, index, had_nan, at_bound] =
-        [f32::NEG_INFINITY.to_bits() as i32, 0, 0, 0].map(|value| k.variable(k.int(value)));
-    let list = Collector::new(
-        k,
-        (lists, capacity(spec)),
-        row,
-        || state.len(),
-        |[bits, _]| {
-            let is_above = k.at_least(k.from_bits(bits), bound.above);
-            k.add_if(k.not(is_above), at_bound, k.int(1));
-            is_above
-        },
-        |[bits, index]| [key_of(k, k.from_bits(bits)), index],
-    );
-    let reserved = Reserved::new(k);
-    let bins = k.shared(BINS);
-    let bins_of_bits = k.shifted(bins, ROUNDING.to_bits() as i32);
-    k.when(k.both(has_list, has_bins), || {
-        k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
-            k.store_shared(bins, bin, k.int(0));
-        });
-        k.barrier();
-    });
-
-    slice.for_each_tile(|logits| {
-        k.set(had_nan, k.select(logits.had_nan(), k.int(1), k.get(had_nan)));
-        let of_tile = logits.max();
-        k.when(k.warp_any(k.greater(of_tile, k.from_bits(k.get(max)))), || {
-            // All threads of the warp share one maximum. So few tiles have a larger value.
-            let key = k.warp_max(order_key(k, k.to_bits(of_tile)));
-            let of_warp = k.from_bits(order_key(k, key));
-            k.set(max, k.to_bits(of_warp));
-            k.set(index, k.int(i32::MAX));
-            k.when(k.at_least(of_tile, of_warp), || k.set(index, logits.first_at_least(of_warp)));
-        });
-        k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins_of_bits));
-        // Most rows without a list are plain draws, which are read again. The first tile does not wait for the flags.
-        slice.keep_following_tiles_if(k.not(has_list));
-    });
-    // `reserve` starts an atomic operation. The block does other work while this operation runs.
-    k.when(has_list, || list.reserve(&reserved));
-    let value = k.from_bits(k.get(max));
-    let key = key_of(k, value);
-    // Cleaning changes these values, so the comparison of floats may have found another index.
-    let is_changed = k.either(k.eq(key, k.int(0)), k.eq(key, k.int(MAX_FINITE_BITS)));
-    k.when(is_changed, || {
-        k.set(index, k.int(i32::MAX));
-        slice.for_each_tile(|logits| {
-            for number in 0..logits.values.len() {
-                let is_max = k.eq(logits.key(number), key);
-                let first = k.min(k.get(index), logits.index(number));
-                k.set(index, k.select(is_max, first, k.get(index)));
-            }
-        });
-    });
-    let first = k.warp_min(k.get(index));
-    let had_nan = k.warp_any(k.eq(k.get(had_nan), k.int(1)));
-    let had_inf = k.at_least(value, k.float(f32::INFINITY));
-    let status = row_status(k, k.never(), had_nan, had_inf);
-    // Each thread of the first warp gets the words of one warp.
-    let words = block.exchange(0, &[key, first, status]);
-    k.when(k.lt(block.thread, k.int(WARP as i32)), || {
-        let [max_key, first, status] = combine(k, &[words]);
-        slices.store_if(block.is_first(), slice.number, &[max_key, first, status, k.int(0)]);
-    });
-
-    // These numbers are stored for every row, because the next kernel loads them before it knows whether the row has a
-    // list.
-    let sum = k.warp_sum(k.get(at_bound));
-    ties.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &[sum]);
-    k.when(has_list, || {
-        list.flush(&reserved);
-        k.when(has_bins, || {
+    let scan_slice = || {
+        let max = Maximum::new(k);
+        let at_bound = k.variable(k.int(0));
+        let list = Collector::new(
+            k,
+            (lists, capacity(spec)),
+            row,
+            || state.len(),
+            |[bits, _]| {
+                let is_above = k.at_least(k.from_bits(bits), bound.above);
+                k.add_if(k.not(is_above), at_bound, k.int(1));
+                is_above
+            },
+            |[bits, index]| [key_of(k, k.from_bits(bits)), index],
+        );
+        let reserved = Reserved::new(k);
+        let bins = k.shared(BINS);
+        let bins_of_bits = k.shifted(bins, ROUNDING.to_bits() as i32);
+        k.when(k.both(has_list, has_bins), || {
             k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
-                let count = k.load_shared(bins, bin);
-                k.when(k.lt(k.int(0), count), || k.add_global(state.bin(bin), count));
+                k.store_shared(bins, bin, k.int(0));
+            });
+            k.barrier();
+        });
+
+        slice.for_each_tile(|logits| {
+            let of_tile = max.add(&logits);
+            k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins_of_bits));
+        });
+        // `reserve` starts an atomic operation. The block does other work while this operation runs.
+        k.when(has_list, || list.reserve(&reserved));
+        let of_warp = max.words(|body| slice.for_each_tile(|logits| body(&logits)));
+        // Each thread of the first warp gets the words of one warp.
+        let words = block.exchange(0, &of_warp);
+        k.when(k.lt(block.thread, k.int(WARP as i32)), || {
+            let [max_key, first, status] = combine(k, &[words]);
+            let record = k.element(row, records, slice.slice);
+            slices.store_if(block.is_first(), record, &[max_key, first, status, k.int(0)]);
+        });
+
+        // These numbers are stored for every row, because the next kernel loads them before it knows whether the row has a
+        // list.
+        let sum = k.warp_sum(k.get(at_bound));
+        ties.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &[sum]);
+        k.when(has_list, || {
+            list.flush(&reserved);
+            k.when(has_bins, || {
+                k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
+                    let count = k.load_shared(bins, bin);
+                    k.when(k.lt(k.int(0), count), || k.add_global(state.bin(bin), count));
+                });
             });
         });
-    });
+    };
+    let Some(group) = &plan.group else { return scan_slice() };
+    let sums = Records::argument(k, SUM);
+    let held = Held::new(slice, group);
+    k.when_else(
+        held.is_plain(&sampled),
+        || {
+            held.run(&Arrays { records, slices: &slices, sums: &sums, state: &state });
+            ties.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &[k.int(0)]);
+        },
+        scan_slice,
+    );
 }
 
 /// The bound of a row: see [`Sampled`].
@@ -203,16 +190,4 @@ fn collect<L, S, E>(
             k.add_shared(bins, k.to_bits(bin), k.int(1));
         }
     });
-}
-
-/// Loads the records of the slices of a row, for [`combine`].
-pub(super) fn load(k: &Ptx, slices: &Records<'_>, row: Int, count: usize) -> Vec<Vec<Int>> {
-    load_records::<SCANNED>(k, slices.array, row, count)
-}
-
-/// Combines the records of the slices of a row: the words of [`Scanned`].
-pub(super) fn combine(k: &Ptx, words: &[Vec<Int>]) -> [Int; 3] {
-    let of_slices = |word: Scanned| words.iter().map(move |words| words[word as usize]);
-    let [max_key, first] = maximum_of_slices(k, of_slices(Scanned::MaxKey), of_slices(Scanned::Greedy));
-    [max_key, first, status_of_slices(k, of_slices(Scanned::Status))]
 }

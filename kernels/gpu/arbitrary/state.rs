@@ -6,7 +6,8 @@ use crate::semantics::arith::Arith;
 
 /// The number of bins, which count the entries below the bound by their distance from it.
 pub(super) const BINS: usize = 2048;
-/// The number of words before the bins. The first one is the length of the list.
+/// The number of words before the bins. The first one is the length of the list. The second one is the number of slices
+/// whose weights the scan has summed.
 const BEFORE_BINS: usize = 4;
 /// The number of words of a row.
 pub(super) const STATE: usize = BEFORE_BINS + BINS;
@@ -34,6 +35,16 @@ impl<'k> State<'k> {
         self.word(self.k.int(0))
     }
 
+    /// The number of slices whose weights the scan has summed.
+    pub(super) fn summed(&self) -> Address {
+        self.word(self.k.int(1))
+    }
+
+    /// The state of another row.
+    pub(super) fn of_row(&self, row: Int) -> State<'k> {
+        State { k: self.k, array: self.array, row }
+    }
+
     pub(super) fn bin(&self, number: Int) -> Address {
         let k = self.k;
         self.word(k.add(number, k.int(BEFORE_BINS as i32)))
@@ -48,10 +59,10 @@ impl<'k> State<'k> {
         words.try_into().expect("four words")
     }
 
-    /// Sets the length of the list to 0. Sets the bins to 0 if the mask is true.
+    /// Sets the words before the bins to 0. Sets the bins to 0 if the mask is true.
     pub(super) fn clear(&self, block: &Block<'_>, has_bins: Mask) {
         let k = self.k;
-        k.when(block.is_first(), || k.store(self.len(), 0, &[k.int(0)]));
+        k.when(block.is_first(), || k.store(self.len(), 0, &[k.int(0); BEFORE_BINS]));
         k.when(has_bins, || {
             k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
                 k.store(self.bin(bin), 0, &[k.int(0)]);

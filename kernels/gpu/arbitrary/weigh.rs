@@ -1,17 +1,15 @@
 //! The second pass over the logits, for rows whose results depend on the sum of all weights. The pass computes the sums
 //! of the weights of each chunk. It also collects the weights in the interval that contains the threshold of top-p.
 
-use super::division::Division;
 use super::list::{Collector, Reserved};
+use super::plan::Plan;
 use super::records::{Decided, Records, Scanned, DECIDED, SCANNED, WEIGH, WEIGHED};
-use super::slice_block::{Pass, SliceBlock};
-use super::weights::Weights;
-use crate::kernels::gpu::logits::key_of;
+use super::slice_block::SliceBlock;
+use super::weights::{add_all, Weights};
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Ptx, Wide, WideVariable};
+use crate::ptx::{Int, Ptx};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
-use crate::semantics::sizes::SUMMABLE;
 
 /// The largest number of weights that are collected in a row.
 const LARGEST_LIST: usize = 1 << 12;
@@ -24,8 +22,8 @@ pub(super) fn capacity(spec: &Spec) -> usize {
 /// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, the decided records, the
 /// slices, the initial lengths of the lists, and the results: the sums of the chunks, the lists (weight and index), and
 /// the new lengths of the lists. The new lengths use the memory of the initial lengths.
-pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
-    let slice = SliceBlock::arguments(k, spec, division, Pass::Second);
+pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
+    let slice = SliceBlock::arguments(k, spec, &plan.division);
     let (decided, slices) = (Records::argument(k, DECIDED), Records::argument(k, SCANNED));
     let _before = k.argument();
     let sums = Records::argument(k, WEIGHED);
@@ -58,48 +56,42 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         let is_divided = k.lt(k.int(1), high);
         // The weights from `low` to `last` are collected.
         let (width, last) = (k.max(k.sub(high, low), k.int(0)), k.sub(high, k.int(1)));
-        // If the weight of the maximum of a slice is 0, all weights of the slice are 0.
-        let max = slices.load(slice.number, Scanned::MaxKey as usize);
+        // If the weight of the maximum of a slice is 0, all weights of the slice are 0. A plain draw can have records of
+        // other slices: see `held.rs`.
+        let record = k.element(row, plan.records(), slice.slice);
+        let max = slices.load(record, Scanned::MaxKey as usize);
+        let max = k.select(is_divided, max, word(Decided::MaxKey));
         k.when(k.lt(k.int(0), weights.of(max, k.int(0))), || {
             slice.for_each_tile(|logits| {
-                let add = |weight: &dyn Fn(usize) -> Int| {
-                    let numbers: Vec<usize> = (0..logits.values.len()).collect();
-                    for numbers in numbers.chunks(SUMMABLE.min(8)) {
-                        let weights: Vec<Int> = numbers.iter().map(|&number| weight(number)).collect();
-                        add_all(k, total, weights.iter().copied());
-                        k.when(is_divided, || {
-                            let large = k.variable(k.int(0));
-                            weights.iter().for_each(|&weight| k.add_if(k.le(high, weight), large, weight));
-                            add_all(k, above, [k.get(large)].into_iter());
-                            // These are three forms of the same condition. If the forms were equal, the assembler would
-                            // keep the results of eight comparisons. This takes more instructions than new comparisons.
-                            let is_collected = |weight| k.unsigned_lt(k.sub(weight, low), width);
-                            let is_any_collected =
-                                |any, &weight: &Int| k.unsigned_lt_or(k.sub(weight, low), width, any);
-                            let is_collected_if_full = |weight| k.unsigned_lt(k.sub(last, weight), width);
-                            let any = weights.iter().fold(k.never(), is_any_collected);
-                            k.when(k.warp_any(any), || {
-                                let entry = |place: usize| [weights[place], logits.index(numbers[place])];
-                                let before = list.state();
+                weights.of_tile(&logits, accepts_raw, |numbers, weights| {
+                    add_all(k, total, weights.iter().copied());
+                    k.when(is_divided, || {
+                        let large = k.variable(k.int(0));
+                        weights.iter().for_each(|&weight| k.add_if(k.le(high, weight), large, weight));
+                        add_all(k, above, [k.get(large)].into_iter());
+                        // These are three forms of the same condition. If the forms were equal, the assembler would
+                        // keep the results of eight comparisons. This takes more instructions than new comparisons.
+                        let is_collected = |weight| k.unsigned_lt(k.sub(weight, low), width);
+                        let is_any_collected =
+                            |any, &weight: &Int| k.unsigned_lt_or(k.sub(weight, low), width, any);
+                        let is_collected_if_full = |weight| k.unsigned_lt(k.sub(last, weight), width);
+                        let any = weights.iter().fold(k.never(), is_any_collected);
+                        k.when(k.warp_any(any), || {
+                            let entry = |place: usize| [weights[place], logits.index(numbers[place])];
+                            let before = list.state();
+                            for (place, &weight) in weights.iter().enumerate() {
+                                list.add_if(is_collected(weight), entry(place));
+                            }
+                            k.when(list.is_full(), || {
+                                list.restore(before);
                                 for (place, &weight) in weights.iter().enumerate() {
-                                    list.add_if(is_collected(weight), entry(place));
+                                    k.when(is_collected_if_full(weight), || list.add(entry(place)));
                                 }
-                                k.when(list.is_full(), || {
-                                    list.restore(before);
-                                    for (place, &weight) in weights.iter().enumerate() {
-                                        k.when(is_collected_if_full(weight), || list.add(entry(place)));
-                                    }
-                                });
-                                list.make_room();
                             });
+                            list.make_room();
                         });
-                    }
-                };
-                k.when_else(
-                    accepts_raw,
-                    || add(&|number| weights.of_raw(logits.values[number])),
-                    || add(&|number| weights.of(key_of(k, logits.values[number]), k.int(0))),
-                );
+                    });
+                });
             });
         });
         k.when(k.not(is_divided), || k.set_wide(above, k.get_wide(total)));
@@ -110,11 +102,4 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         sums.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &words);
         k.when(is_divided, || list.flush(&reserved));
     });
-}
-
-/// Adds at most [`SUMMABLE`] weights to a sum.
-fn add_all(k: &Ptx, sum: WideVariable, weights: impl Iterator<Item = Int>) {
-    let some: Option<Int> = weights.reduce(|a, b| k.add(a, b));
-    let some: Wide = k.widen(some.expect("there are weights"));
-    k.set_wide(sum, k.wadd(k.get_wide(sum), some));
 }

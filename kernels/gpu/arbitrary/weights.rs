@@ -1,11 +1,13 @@
 //! The weights of the entries of a row.
 
+use crate::kernels::gpu::logits::{key_of, SliceLogits};
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::program_arrays::Column;
-use crate::ptx::{Float, Int, Mask, Ptx, Shared, Wide};
+use crate::ptx::{Float, Int, Mask, Ptx, Shared, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{order_key, MAX_FINITE_BITS};
 use crate::semantics::rules::{has_no_candidate, is_candidate, survives_top_k, top_p_is_off};
+use crate::semantics::sizes::SUMMABLE;
 use crate::semantics::weights::{distance_bits, quantize, weight, ZERO_Q};
 
 /// A weight is added in two parts, because a sum of weights exceeds 32 bits. The low part has this number of bits.
@@ -105,6 +107,36 @@ impl<'k> Weights<'k> {
     pub(super) fn of_raw(&self, value: Float) -> Int {
         weight(self.k, quantize(self.k, self.max, value, self.scale))
     }
+
+    /// Calls `body` with the weights of the logits of a tile, in a row without top-k. Each call has the numbers and the
+    /// weights of at most [`SUMMABLE`] logits. `accepts_raw` is the result of [`Weights::accepts_raw`].
+    pub(super) fn of_tile(
+        &self,
+        logits: &SliceLogits<'_>,
+        accepts_raw: Mask,
+        body: impl Fn(&[usize], &[Int]),
+    ) {
+        let k = self.k;
+        let numbers: Vec<usize> = (0..logits.values.len()).collect();
+        let all = |weight: &dyn Fn(usize) -> Int| {
+            for numbers in numbers.chunks(SUMMABLE.min(8)) {
+                let weights: Vec<Int> = numbers.iter().map(|&number| weight(number)).collect();
+                body(numbers, &weights);
+            }
+        };
+        k.when_else(
+            accepts_raw,
+            || all(&|number| self.of_raw(logits.values[number])),
+            || all(&|number| self.of(key_of(k, logits.values[number]), k.int(0))),
+        );
+    }
+}
+
+/// Adds at most [`SUMMABLE`] weights to a sum.
+pub(super) fn add_all(k: &Ptx, sum: WideVariable, weights: impl Iterator<Item = Int>) {
+    let some: Option<Int> = weights.reduce(|a, b| k.add(a, b));
+    let some: Wide = k.widen(some.expect("there are weights"));
+    k.set_wide(sum, k.wadd(k.get_wide(sum), some));
 }
 
 #[cfg(test)]

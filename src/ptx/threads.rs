@@ -3,6 +3,9 @@
 use super::{Float, Int, Mask, Ptx, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 
+/// The number of bits of the parts in which a warp adds values. The sum of 32 parts fits in 32 bits.
+const PART_BITS: u32 = 26;
+
 impl Ptx {
     /// The number of this thread in its block.
     pub fn thread(&self) -> Int {
@@ -110,12 +113,20 @@ impl Ptx {
         self.by_halves(value, |half| self.from_lane(half, lane))
     }
 
+    /// The sum of a 32-bit value over the threads of a warp. The value is not negative. The sum can exceed 32 bits.
+    pub fn warp_sum_of_words(&self, value: Int) -> Wide {
+        let low = self.warp_sum(self.and(value, self.int((1 << PART_BITS) - 1)));
+        let high = self.warp_sum(self.shr(value, PART_BITS));
+        self.wadd(self.widen(low), self.wshl(self.widen(high), PART_BITS))
+    }
+
     /// The sum of a value over the threads of a warp. The sum must be below 2⁶⁴.
     pub fn wide_warp_sum(&self, value: Wide) -> Wide {
-        // The sum of 32 parts of 26 bits fits 32 bits.
-        const PART: u64 = (1 << 26) - 1;
+        const PART: u64 = (1 << PART_BITS) - 1;
         let part = |by: u64| self.low(self.wand(self.wshr(value, self.wide(by)), self.wide(PART)));
-        let sums = [0, 26, 52].map(|by| (self.widen(self.warp_sum(part(by))), by as u32));
+        let sums = [0, 1, 2]
+            .map(|part| part * u64::from(PART_BITS))
+            .map(|by| (self.widen(self.warp_sum(part(by))), by as u32));
         sums.into_iter().fold(self.wide(0), |total, (sum, by)| self.wadd(total, self.wshl(sum, by)))
     }
 

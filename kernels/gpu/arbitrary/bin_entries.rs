@@ -1,6 +1,7 @@
 //! The entries of one bin of a histogram, in shared memory. If they are few, each warp compares all of them with each
 //! other. So all threads get the results without a barrier.
 
+use super::shared_list::Places;
 use crate::kernels::gpu::block::Block;
 use crate::ptx::{Int, Mask, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
@@ -17,14 +18,14 @@ const STEP: usize = 4;
 struct Entries<'k, const N: usize> {
     block: Block<'k>,
     arrays: [Shared; N],
-    /// The number of entries that were added. The arrays contain only the first [`LARGEST_IN_BIN`] of them.
-    len: Shared,
+    /// The places of the entries in the arrays, which contain at most [`LARGEST_IN_BIN`] entries.
+    places: Places<'k>,
 }
 
 impl<'k, const N: usize> Entries<'k, N> {
     fn new(block: Block<'k>) -> Entries<'k, N> {
-        let k = block.k;
-        Entries { block, arrays: [(); N].map(|()| k.shared(PLACES)), len: k.shared(1) }
+        let arrays = [(); N].map(|()| block.k.shared(PLACES));
+        Entries { block, arrays, places: Places::new(block, LARGEST_IN_BIN) }
     }
 
     /// Removes all entries. `words` are the words of a place without an entry. Entries may be added after the next
@@ -34,13 +35,12 @@ impl<'k, const N: usize> Entries<'k, N> {
         k.when(k.lt(thread, k.int(PLACES as i32)), || {
             self.arrays.iter().zip(words).for_each(|(&array, word)| k.store_shared(array, thread, word));
         });
-        k.when(self.block.is_first(), || k.store_shared_at(self.len, 0, k.int(0)));
+        self.places.clear();
     }
 
     fn add(&self, words: [Int; N]) {
         let k = self.block.k;
-        let at = k.fetch_add_shared(self.len, 0, k.int(1));
-        k.when(k.lt(at, k.int(LARGEST_IN_BIN as i32)), || {
+        self.places.add(|at| {
             self.arrays.iter().zip(words).for_each(|(&array, word)| k.store_shared(array, at, word));
         });
     }
@@ -62,17 +62,9 @@ impl<'k, const N: usize> Entries<'k, N> {
     }
 }
 
-/// The sum of some weights, one in each lane.
-fn sum_of_lanes(k: &Ptx, weight: Int) -> Wide {
-    const LOW_BITS: u32 = 26;
-    let low = k.warp_sum(k.and(weight, k.int((1 << LOW_BITS) - 1)));
-    let high = k.warp_sum(k.shr(weight, LOW_BITS));
-    k.wadd(k.widen(low), k.wshl(k.widen(high), LOW_BITS))
-}
-
 /// The number of lanes of a warp whose mask is true.
 fn count_of_lanes(k: &Ptx, mask: Mask) -> Int {
-    k.warp_sum(k.select(mask, k.int(1), k.int(0)))
+    k.warp_sum(k.count_true([mask].into_iter()))
 }
 
 /// The entries of the bin that contains the last entry that top-k keeps. An entry has a key, an index and a weight.
@@ -130,7 +122,7 @@ impl<'k> EntriesByKey<'k> {
             (k.int(i32::MAX), reaching)
         };
         let is_kept = k.both(is_entry, survives_top_k(k, key, index, threshold, last_tie));
-        let weight = sum_of_lanes(k, k.select(is_kept, weight, k.int(0)));
+        let weight = k.warp_sum_of_words(k.select(is_kept, weight, k.int(0)));
         LastOfTopK { threshold, last_tie, count: kept, weight }
     }
 }
@@ -180,7 +172,7 @@ impl<'k> WeightsOfBin<'k> {
         });
         let is_reached = k.not(k.wlt(k.get_wide(upto), target));
         let threshold = k.warp_max(k.select(is_reached, weight, k.int(0)));
-        let sum_if = |mask| sum_of_lanes(k, k.select(mask, weight, k.int(0)));
+        let sum_if = |mask| k.warp_sum_of_words(k.select(mask, weight, k.int(0)));
         let reaches = k.le(threshold, weight);
         ThresholdOfTopP {
             threshold,

@@ -11,7 +11,7 @@ use super::maximum;
 use super::plan::Plan;
 use super::positions::Positions;
 use super::records::{
-    Records, Sampled, DECIDED, DONE, FAILED, HAS_BINS, HAS_LIST, SAMPLED, SCANNED, SUMMED, WEIGH,
+    has_flag, Records, Sampled, DECIDED, DONE, FAILED, HAS_BINS, HAS_LIST, SAMPLED, SCANNED, SUMMED, WEIGH,
 };
 use super::rest::{self, Rest};
 use super::row_block::{RowBlock, THREADS};
@@ -108,7 +108,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
     let summed = plan.group.as_ref().map(|group| (group, k.load(state.summed(), 0)));
     let ties_of_chunk = block.load_of_chunk(&ties)[0];
     let list = List::load(block.block, lists, capacity(spec), row, count);
-    let has = |flag: i32| k.lt(k.int(0), k.and(flags, k.int(flag)));
+    let has = |flag| has_flag(k, flags, flag);
     let counts_of_rest = Rest::counts(&block, &state, has(HAS_BINS));
     // The block clears its arrays while it waits for the loads.
     let bins = Bins::new(&block);
@@ -202,8 +202,7 @@ impl Row<'_, '_> {
         // The number of the chunk of the last tie, and the number of kept ties in it.
         let (last_chunk, of_last) = (k.variable(k.int(i32::MAX)), k.variable(k.int(0)));
         let is_last_in_list = k.both(self.with_top_k, k.le(self.top_k, self.list.count()));
-        let weights =
-            Weights::new(k, self.parameters, self.max_key, [NEG_INF_KEY, i32::MAX].map(|w| k.int(w)));
+        let weights = Weights::without_top_k(k, self.parameters, self.max_key);
         let scale = self.parameters.get(Column::Scale);
         let histogram = Histogram::new(self.block.block, self.bins.parts, [self.max_key, self.bound], scale);
         let kept = self.list.keep(|[key, _]| [weights.of_kept(key), histogram.bin(key)]);
@@ -432,7 +431,7 @@ impl Row<'_, '_> {
         // The last warp has the fewest entries. It computes the remainder while the other warps go on.
         let is_last_warp = k.le(k.int((THREADS - WARP) as i32), block.block.thread);
         let remainder = draw::store_remainder(block, self.words, total, is_last_warp);
-        let target = || k.wadd(k.load_shared_wide(remainder, k.int(0)), k.wide(1));
+        let remainder = || k.load_shared_wide(remainder, k.int(0));
         // The entries at the bound are not in the list.
         let are_in_list = k.either(k.eq(of_tie, k.int(0)), k.eq(ties, k.int(0)));
         let are_few = k.le(k.get(kept.count), k.int(LARGEST_DRAWN as i32));
@@ -442,38 +441,50 @@ impl Row<'_, '_> {
             || {
                 self.list.for_few(|entry| is_kept(weight(entry)), add);
                 let count = self.drawn.entries.count();
-                self.drawn.find(count, target(), |index| self.results.token(index));
+                let target = k.wadd(remainder(), k.wide(1));
+                self.drawn.find(count, target, |index| self.results.token(index));
             },
             || {
                 let prepare = |entry: Entry| (block.chunk_of(entry.words[1]), weight(entry));
                 self.list.for_each(prepare, |(chunk, weight)| {
                     k.when(is_kept(weight), || block.add_to_chunk(chunk, weight));
                 });
-                block.prepare_to_pass(0);
                 let of_ties = k.wmul(k.widen(of_tie), k.widen(ties_of_chunk));
                 let sum = k.wadd(block.sum_of_parts(), of_ties);
-                let sums = block.running_sums(sum);
-                let (drawn, before, _) = block.pass([sums.before, sums.upto], || vec![sum], target());
-                let target = k.wide_difference(target(), before);
-                // If no entry at the bound is kept, the list contains all kept entries of the chunk.
-                let count = k.variable(k.int(i32::MAX));
-                k.when(are_in_list, || {
-                    // Few entries are in the chunk. The weight is computed only for them.
-                    let is_in_chunk = |entry: Entry| block.is_in_chunk(drawn, entry.words[1]);
-                    self.list.for_few(is_in_chunk, |entry| {
-                        k.when(is_kept(weight(entry)), || add(entry));
-                    });
-                    k.set(count, self.drawn.entries.count());
-                });
-                let count = k.get(count);
-                k.when_else(
-                    k.le(count, k.int(LARGEST_DRAWN as i32)),
-                    || self.drawn.find(count, target, |index| self.results.token(index)),
-                    || draw::read_chunk(block, self.parameters, self.results, &outcome, (drawn, target)),
+                draw::draw(
+                    block,
+                    sum,
+                    |_| remainder(),
+                    |drawn, target| {
+                        // If no entry at the bound is kept, the list contains all kept entries of the chunk.
+                        let count = k.variable(k.int(i32::MAX));
+                        k.when(are_in_list, || {
+                            // Few entries are in the chunk. The weight is computed only for them.
+                            let is_in_chunk = |entry: Entry| block.is_in_chunk(drawn, entry.words[1]);
+                            self.list.for_few(is_in_chunk, |entry| {
+                                k.when(is_kept(weight(entry)), || add(entry));
+                            });
+                            k.set(count, self.drawn.entries.count());
+                        });
+                        let count = k.get(count);
+                        k.when_else(
+                            k.le(count, k.int(LARGEST_DRAWN as i32)),
+                            || self.drawn.find(count, target, |index| self.results.token(index)),
+                            || {
+                                draw::read_chunk(
+                                    block,
+                                    self.parameters,
+                                    self.results,
+                                    &outcome,
+                                    (drawn, target),
+                                )
+                            },
+                        );
+                    },
                 );
             },
         );
-        k.set_wide(self.found.remainder, k.load_shared_wide(remainder, k.int(0)));
+        k.set_wide(self.found.remainder, remainder());
     }
 }
 

@@ -1,6 +1,6 @@
 //! The draw from the sums of the chunks, and the results of a row.
 
-use super::row_block::RowBlock;
+use super::row_block::{RowBlock, RunningSums};
 use super::weights::Weights;
 use crate::kernels::gpu::parameters::{shared_remainder_of_maximum, Parameters};
 use crate::kernels::gpu::remainder::remainder;
@@ -19,15 +19,20 @@ pub(super) struct Outcome {
     pub(super) least: Int,
 }
 
-/// Draws the chunk that contains the token. `words` is the array of random words that
-/// [`Parameters::share_random_words`] returned. `sum` is the sum of the kept weights of the chunk of this thread. Calls
-/// `find` with the drawn chunk and a target: the token is the first index of the chunk at which the running sum of the
-/// kept weights of the chunk reaches this target. Returns the remainder.
-pub(super) fn draw(block: &RowBlock<'_>, words: Shared, sum: Wide, find: impl FnOnce(Int, Wide)) -> Wide {
+/// Draws the chunk that contains the token. `sum` is the sum of the kept weights of the chunk of this thread.
+/// `remainder` returns the remainder of the draw, from the running sums over the chunks. Calls `find` with the drawn
+/// chunk and a target: the token is the first index of the chunk at which the running sum of the kept weights of the
+/// chunk reaches this target. Returns the remainder.
+pub(super) fn draw<'k>(
+    block: &RowBlock<'k>,
+    sum: Wide,
+    remainder: impl FnOnce(&RunningSums<'k>) -> Wide,
+    find: impl FnOnce(Int, Wide),
+) -> Wide {
     let k = block.k;
     block.prepare_to_pass(0);
     let sums = block.running_sums(sum);
-    let remainder = remainder_of_draw(block, words, sums.total());
+    let remainder = remainder(&sums);
     let target = k.wadd(remainder, k.wide(1));
     let (chunk, before, _) = block.pass([sums.before, sums.upto], || vec![sum], target);
     find(chunk, k.wide_difference(target, before));
@@ -75,8 +80,9 @@ pub(super) fn report(
     });
 }
 
-/// Returns the remainder of the draw. `words` is the array of random words. All threads call this after a barrier.
-fn remainder_of_draw(block: &RowBlock<'_>, words: Shared, total: Wide) -> Wide {
+/// Returns the remainder of the draw. `words` is the array of random words that [`Parameters::share_random_words`]
+/// returned. All threads call this after a barrier.
+pub(super) fn remainder_of_draw(block: &RowBlock<'_>, words: Shared, total: Wide) -> Wide {
     let k = block.k;
     let is_first_warp = k.lt(block.block.thread, k.int(WARP as i32));
     let shared = store_remainder(block, words, total, is_first_warp);

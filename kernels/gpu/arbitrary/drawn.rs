@@ -41,10 +41,7 @@ impl<'k> Drawn<'k> {
                 let weight = k.select(k.le(other, index), weight, k.int(0));
                 k.set_wide(sum, k.wadd(k.get_wide(sum), k.widen(weight)));
             });
-            let of_partner =
-                |sum, mask| k.join(k.from_partner(k.low(sum), mask), k.from_partner(k.high(sum), mask));
-            let partners = (0..PER_ENTRY.trailing_zeros()).map(|bit| 1 << bit);
-            let upto = partners.fold(k.get_wide(sum), |sum, mask| k.wadd(sum, of_partner(sum, mask)));
+            let upto = k.wide_group_sum(k.get_wide(sum), PER_ENTRY);
             let before = k.wide_difference(upto, k.widen(weight));
             let is_token = k.both(k.wlt(before, target), k.not(k.wlt(upto, target)));
             let is_one = k.both(is_entry, k.eq(part, k.int(0)));

@@ -30,7 +30,7 @@ impl<'k> Few<'k> {
         let (k, thread) = (self.block.k, self.block.thread);
         k.when(k.lt(thread, k.int(PLACES as i32)), || {
             let none = [i32::MAX, 0].map(|word| k.int(word));
-            k.store_shared_words(self.entries.places, k.shl(thread, 1), none);
+            k.store_shared_words(self.entries.words, k.shl(thread, 1), none);
         });
         self.entries.clear();
     }
@@ -47,7 +47,7 @@ impl<'k> Few<'k> {
         k.for_range(k.int(0), count, STEP, |first| {
             let pair = |number: usize| {
                 let place = k.shl(k.add(first, k.int(number as i32)), 1);
-                let [a, b, c, d] = k.load_shared_words(self.entries.places, place);
+                let [a, b, c, d] = k.load_shared_words(self.entries.words, place);
                 [[a, b], [c, d]]
             };
             let of_pairs = (0..STEP).step_by(2).flat_map(pair);

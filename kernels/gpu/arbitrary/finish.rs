@@ -4,11 +4,11 @@ use super::draw::{self, Outcome};
 use super::list::{Entry, List};
 use super::plan::Plan;
 use super::records::{Decided, Records, Weighed, DECIDED, DONE, FAILED, SUM, SUMMED, WEIGH, WEIGHED};
-use super::row_block::RowBlock;
+use super::row_block::{RowBlock, RunningSums};
 use super::search::Bins;
 use super::weigh::capacity;
-use super::weights::{has_top_p, is_drawn};
-use super::whole_row::{WholeRow, NO_TOP_K};
+use super::weights::{has_top_p, is_drawn, NO_TOP_K};
+use super::whole_row::WholeRow;
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::gpu::results::Results;
 use crate::kernels::program_arrays::Column;
@@ -74,7 +74,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
         let scanned = [Decided::MaxKey, Decided::Greedy, Decided::Status].map(word);
         let outcome = Outcome { scanned, top_k, least: k.get(least) };
         draw::report(&block, words, &results, &outcome, is_drawn, || {
-            draw::draw(&block, words, k.get_wide(sum), |chunk, target| {
+            let remainder = |sums: &RunningSums<'_>| draw::remainder_of_draw(&block, words, sums.total());
+            draw::draw(&block, k.get_wide(sum), remainder, |chunk, target| {
                 let read = |block| draw::read_chunk(block, &parameters, &results, &outcome, (chunk, target));
                 match &summed {
                     Some((held, _)) if held.chunk_len() != block.chunk_len() => {

@@ -18,7 +18,6 @@ use super::weights::{add_all, Weights};
 use crate::kernels::gpu::logits::SliceLogits;
 use crate::ptx::{Int, Mask, Shared, Variable, WARP};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::semantics::clean::NEG_INF_KEY;
 
 /// The number of times that a block polls the records of other blocks, in all rows together. A poll takes about 0.7 µs
 /// on an H100.
@@ -101,8 +100,7 @@ impl<'a, 'k> Held<'a, 'k> {
             k.barrier();
             let max_key = k.load_shared_at(max, 0);
             k.when(k.lt(k.int(NO_RECORD), max_key), || {
-                let none = [NEG_INF_KEY, i32::MAX].map(|value| k.int(value));
-                let weights = Weights::new(k, &parameters, max_key, none);
+                let weights = Weights::without_top_k(k, &parameters, max_key);
                 self.sum(&weights, &logits, arrays, k.element(row, division.chunks(), chunk));
                 k.when(block.is_first(), || k.add_global(arrays.state.of_row(row).summed(), k.int(1)));
             });

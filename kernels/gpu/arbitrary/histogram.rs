@@ -3,7 +3,7 @@
 //! loop.
 
 use super::list::{Entry, List};
-use super::row_block::THREADS;
+use super::row_block::{sum_of, THREADS};
 use crate::kernels::gpu::block::{Block, SumsOfWords};
 use crate::ptx::{Float, Int, Mask, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
@@ -148,7 +148,7 @@ impl ThreadBins<'_> {
 
     /// The sum of the weights in all bins of the thread.
     fn weight(&self) -> Wide {
-        self.weights().into_iter().reduce(|a, b| self.k.wadd(a, b)).expect("a thread has bins")
+        sum_of(self.k, &self.weights())
     }
 }
 

@@ -1,7 +1,5 @@
 //! The list of a row: entries that the blocks of its slices collect, in any order.
 
-use std::ops::Range;
-
 use crate::kernels::gpu::block::Block;
 use crate::ptx::{Address, Int, Mask, Ptx, Shared, Variable, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
@@ -14,8 +12,6 @@ const MOST_WAITING: usize = 5;
 /// The largest number of entries that a thread keeps in registers. Each loop over a list contains code for each of
 /// them. If the code of `decide` is long, its warps wait for instructions.
 const LARGEST_KEPT: usize = 5;
-/// The number of kept entries after which a thread tests whether it has more of them.
-const UNROLLED: usize = 5;
 /// The number of entries that a thread loads in each round of a loop over the entries that it does not keep. These
 /// loads overlap. [`List::in_memory`] is an exception.
 const FURTHER: usize = 3;
@@ -249,9 +245,7 @@ impl<'k> List<'k> {
             [words[0], words[1]]
         };
         let largest = capacity.div_ceil(k.threads()).min(LARGEST_KEPT);
-        let mut kept = Vec::new();
-        list.for_kept_rounds(0..largest, &mut |numbers| kept.extend(numbers.map(load)));
-        list.kept = kept;
+        list.kept = (0..largest).map(load).collect();
         list
     }
 
@@ -275,11 +269,8 @@ impl<'k> List<'k> {
     /// Calls `of` with each entry that this thread keeps in registers, and keeps the results. `of` must not have side
     /// effects, because a thread can also call it for places that are not in the list.
     pub(super) fn keep<F: Fn([Int; 2]) -> [Int; N], const N: usize>(&self, of: F) -> Kept<F, N> {
-        let mut results = Vec::new();
         // There is no branch around an entry. So the computations for several entries overlap.
-        self.for_kept_rounds(0..self.kept.len(), &mut |numbers| {
-            results.extend(numbers.map(|number| of(self.kept[number])));
-        });
+        let results = self.kept.iter().map(|&words| of(words)).collect();
         Kept { of, results }
     }
 
@@ -292,8 +283,7 @@ impl<'k> List<'k> {
                 round.into_iter().map(|(exists, entry)| (exists, prepare(entry))).collect();
             prepared.into_iter().for_each(|(exists, value)| consume(exists, value));
         };
-        self.for_kept_rounds(0..self.kept.len(), &mut |numbers| run(self.round(numbers)));
-        self.for_further_rounds(run);
+        self.for_each_round(run);
     }
 
     /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare`. A thread executes `consume`
@@ -301,7 +291,10 @@ impl<'k> List<'k> {
     /// effects.
     pub(super) fn for_each<T>(&self, prepare: impl Fn(Entry) -> T, consume: impl Fn(T)) {
         let k = self.block.k;
-        self.for_each_kept(|entry| consume(prepare(entry)));
+        // Most lists have fewer entries than the registers can keep. So a warp skips the entries that do not exist.
+        for (exists, entry) in self.kept_round() {
+            k.when(exists, || consume(prepare(entry)));
+        }
         self.for_further_rounds(|round| {
             let prepared: Vec<(Mask, T)> =
                 round.into_iter().map(|(exists, entry)| (exists, prepare(entry))).collect();
@@ -321,39 +314,21 @@ impl<'k> List<'k> {
                 selected.into_iter().for_each(|(mask, entry)| k.when(mask, || consume(entry)));
             });
         };
-        self.for_kept_rounds(0..self.kept.len(), &mut |numbers| run(self.round(numbers)));
-        self.for_further_rounds(run);
+        self.for_each_round(run);
     }
 
-    /// Calls `body` with the entries that the thread keeps in registers. Most lists have fewer entries than the
-    /// registers can keep. So a warp skips the entries that do not exist.
-    fn for_each_kept(&self, mut body: impl FnMut(Entry)) {
-        self.for_kept_rounds(0..self.kept.len(), &mut |numbers| {
-            for (exists, entry) in self.round(numbers) {
-                self.block.k.when(exists, || body(entry));
-            }
-        });
-    }
-
-    /// Some of the entries that the thread keeps in registers. The mask of an entry is false if its place is not in the
-    /// list.
-    fn round(&self, numbers: Range<usize>) -> Vec<(Mask, Entry)> {
-        let entry = |number: usize| Entry { words: self.kept[number], kept: Some(number) };
-        numbers.map(|number| (self.has_kept(number), entry(number))).collect()
-    }
-
-    /// Divides a range of numbers of kept entries into rounds, and calls `body` with the numbers of each round. A
-    /// thread executes a round after the first one only if the list contains the first entry of this round. The results
-    /// of `body` may be used only for entries that exist.
-    fn for_kept_rounds(&self, numbers: Range<usize>, body: &mut dyn FnMut(Range<usize>)) {
-        if numbers.is_empty() {
-            return;
+    /// Calls `body` with the entries that the thread keeps in registers, and then with each further round.
+    fn for_each_round(&self, body: impl Fn(Vec<(Mask, Entry)>)) {
+        if !self.kept.is_empty() {
+            body(self.kept_round());
         }
-        let next = numbers.end.min(numbers.start + UNROLLED);
-        body(numbers.start..next);
-        if next < numbers.end {
-            self.block.k.when(self.has_kept(next), || self.for_kept_rounds(next..numbers.end, body));
-        }
+        self.for_further_rounds(body);
+    }
+
+    /// The entries that the thread keeps in registers. The mask of an entry is false if its place is not in the list.
+    fn kept_round(&self) -> Vec<(Mask, Entry)> {
+        let entry = |(number, &words)| (self.has_kept(number), Entry { words, kept: Some(number) });
+        self.kept.iter().enumerate().map(entry).collect()
     }
 
     /// Whether the list contains entry `number` of those that the thread keeps in registers.

@@ -18,7 +18,7 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! records, state, list, shared_list, positions, division, weights, bin_entries ← plan, few, maximum, slice_block,
+//! records, state, list, shared_list, positions, division, weights ← plan, few, bin_entries, maximum, slice_block,
 //!   row_block, sample ← held, search, draw, drawn, histogram ← scan ← rest, ties, counted ← decide, weigh, whole_row
 //!   ← finish ← this file
 //! ```

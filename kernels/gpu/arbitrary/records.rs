@@ -57,7 +57,8 @@ pub(super) enum Sampled {
     AtLeast,
     /// The order key of the bound.
     Bound,
-    /// The sum of the flags that apply to the row. The flags are [`HAS_LIST`], [`HAS_BINS`], [`ALL_REACH`] and [`IS_PLAIN`].
+    /// The sum of the flags that apply to the row. The flags are [`HAS_LIST`], [`HAS_BINS`], [`ALL_REACH`] and
+    /// [`IS_PLAIN`].
     Flags,
 }
 
@@ -71,6 +72,11 @@ pub(super) const HAS_BINS: i32 = 2;
 pub(super) const ALL_REACH: i32 = 4;
 /// The row is a plain draw: it is not greedy, and has no top-k, top-p and min-p.
 pub(super) const IS_PLAIN: i32 = 8;
+
+/// Whether a flag applies to a row. `flags` is the word [`Sampled::Flags`].
+pub(super) fn has_flag(k: &Ptx, flags: Int, flag: i32) -> Mask {
+    k.lt(k.int(0), k.and(flags, k.int(flag)))
+}
 
 /// The words of a slice that the scan stores.
 #[derive(Clone, Copy)]

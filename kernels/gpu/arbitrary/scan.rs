@@ -6,7 +6,7 @@ use super::held::{Arrays, Held};
 use super::list::{Collector, Reserved};
 use super::maximum::{combine, Maximum};
 use super::plan::Plan;
-use super::records::{Records, Sampled, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED, SCANNED, SUM};
+use super::records::{has_flag, Records, Sampled, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED, SCANNED, SUM};
 use super::sample::capacity;
 use super::slice_block::SliceBlock;
 use super::state::{State, BINS};
@@ -22,14 +22,14 @@ use crate::semantics::weights::{OCTAVE_BITS, ROUNDING, ZERO_Q};
 /// distance of the entry from the bound, divided by the width of a bin and rounded to the nearest integer.
 pub(super) const BIN_BITS: u32 = OCTAVE_BITS - 6;
 /// The last bin that is used. All entries in it have the weight 0, even if their distances have rounding errors: see
-/// the assertion in `decide.rs`.
+/// the assertion in `rest.rs`.
 pub(super) const FIRST_ZERO: i32 = (ZERO_Q >> BIN_BITS) + 2;
 const _: () = assert!((FIRST_ZERO as usize) < BINS);
 
 /// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, the sampled records, the
-/// initial records of the slices, the initial state, and the results: the records of the slices, the number of entries at
-/// the bound in each chunk, the lists, the new state, and the sums of the chunks of plain draws if the plan has groups.
-/// The records and the new state use the memory of the initial ones.
+/// initial records of the slices, the initial state, and the results. The results are the records of the slices, the
+/// number of entries at the bound in each chunk, the lists, the new state, and the sums of the chunks of plain draws if
+/// the plan has groups. The records and the new state use the memory of the initial ones.
 pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
     let slice = &SliceBlock::arguments(k, spec, &plan.division);
     let sampled = Records::argument(k, SAMPLED);
@@ -41,7 +41,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
     let (block, row, records) = (&slice.block, slice.row, plan.records());
     let word = |word: Sampled| sampled.load(row, word as usize);
     let flags = word(Sampled::Flags);
-    let has = |flag: i32| k.lt(k.int(0), k.and(flags, k.int(flag)));
+    let has = |flag| has_flag(k, flags, flag);
     let (has_list, has_bins) = (has(HAS_LIST), has(HAS_BINS));
     let scale = k.from_bits(slice.parameters.get(Column::Scale));
     let bound = Bound {
@@ -92,8 +92,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
             slices.store_if(block.is_first(), record, &[max_key, first, status, k.int(0)]);
         });
 
-        // These numbers are stored for every row, because the next kernel loads them before it knows whether the row has a
-        // list.
+        // These numbers are stored for every row, because the next kernel loads them before it knows whether the row
+        // has a list.
         let sum = k.warp_sum(k.get(at_bound));
         ties.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &[sum]);
         k.when(has_list, || {

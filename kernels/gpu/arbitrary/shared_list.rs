@@ -1,54 +1,81 @@
-//! A short list of entries in shared memory. All threads of a block can add entries.
+//! Short lists of entries in shared memory. All threads of a block can add entries.
 
 use crate::kernels::gpu::block::Block;
 use crate::ptx::{Int, Shared};
 use crate::semantics::arith::Arith;
 
-/// Entries of two words, in any order.
-pub(super) struct SharedList<'k> {
+/// The places of a list in shared memory. Each entry that a thread adds gets a place.
+pub(super) struct Places<'k> {
     block: Block<'k>,
-    /// Two words for each place.
-    pub(super) places: Shared,
-    /// The number of entries that were added. If it exceeds `capacity`, `places` contains only some of them.
+    /// The number of entries that were added.
     len: Shared,
     capacity: usize,
 }
 
-impl<'k> SharedList<'k> {
-    /// Returns a list with space for `capacity` entries. `places` is the number of places in shared memory, at least
-    /// `capacity`.
-    pub(super) fn new(block: Block<'k>, places: usize, capacity: usize) -> SharedList<'k> {
-        assert!(capacity <= places);
-        let k = block.k;
-        SharedList { block, places: k.shared(2 * places), len: k.shared(1), capacity }
+impl<'k> Places<'k> {
+    /// Returns the places of a list with space for `capacity` entries.
+    pub(super) fn new(block: Block<'k>, capacity: usize) -> Places<'k> {
+        Places { block, len: block.k.shared(1), capacity }
     }
 
-    /// Removes all entries. [`SharedList::add`] may be called after the next barrier.
+    /// Removes all entries. [`Places::add`] may be called after the next barrier.
     pub(super) fn clear(&self) {
         let k = self.block.k;
         k.when(self.block.is_first(), || k.store_shared_at(self.len, 0, k.int(0)));
     }
 
-    /// Adds an entry in this thread.
-    pub(super) fn add(&self, words: [Int; 2]) {
+    /// Adds an entry in this thread. Calls `store` with the place of the entry. If the list is full, the entry gets no
+    /// place.
+    pub(super) fn add(&self, store: impl FnOnce(Int)) {
         let k = self.block.k;
         let at = k.fetch_add_shared(self.len, 0, k.int(1));
-        k.when(k.lt(at, k.int(self.capacity as i32)), || {
-            k.store_shared_words(self.places, k.shl(at, 1), words);
-        });
+        k.when(k.lt(at, k.int(self.capacity as i32)), || store(at));
     }
 
     /// The number of entries that were added, which can exceed the capacity. All threads call this after the last call
-    /// of [`SharedList::add`].
+    /// of [`Places::add`].
     pub(super) fn count(&self) -> Int {
         let k = self.block.k;
         k.barrier();
         k.load_shared_at(self.len, 0)
     }
+}
+
+/// A list of entries of two words, in any order.
+pub(super) struct SharedList<'k> {
+    block: Block<'k>,
+    /// Two words for each place. If more entries were added than the capacity, only some of them are here.
+    pub(super) words: Shared,
+    places: Places<'k>,
+}
+
+impl<'k> SharedList<'k> {
+    /// Returns a list with space for `capacity` entries. The array in shared memory has space for `len` entries, which
+    /// is at least `capacity`.
+    pub(super) fn new(block: Block<'k>, len: usize, capacity: usize) -> SharedList<'k> {
+        assert!(capacity <= len);
+        SharedList { block, words: block.k.shared(2 * len), places: Places::new(block, capacity) }
+    }
+
+    /// Removes all entries. [`SharedList::add`] may be called after the next barrier.
+    pub(super) fn clear(&self) {
+        self.places.clear();
+    }
+
+    /// Adds an entry in this thread.
+    pub(super) fn add(&self, words: [Int; 2]) {
+        let k = self.block.k;
+        self.places.add(|at| k.store_shared_words(self.words, k.shl(at, 1), words));
+    }
+
+    /// The number of entries that were added: see [`Places::count`].
+    pub(super) fn count(&self) -> Int {
+        self.places.count()
+    }
 
     /// The words at a place.
     pub(super) fn load(&self, place: Int) -> [Int; 2] {
         let k = self.block.k;
-        k.load_shared_words(self.places, k.shl(place, 1))
+        k.load_shared_words(self.words, k.shl(place, 1))
     }
 }

@@ -9,7 +9,6 @@ use super::weights::{add_all, Weights};
 use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Ptx};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::semantics::clean::NEG_INF_KEY;
 
 /// The largest number of weights that are collected in a row.
 const LARGEST_LIST: usize = 1 << 12;
@@ -31,8 +30,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
     let row = slice.row;
     let word = |word: Decided| decided.load(row, word as usize);
     k.when(k.eq(word(Decided::State), k.int(WEIGH)), || {
-        let none = [NEG_INF_KEY, i32::MAX].map(|value| k.int(value));
-        let weights = Weights::new(k, &slice.parameters, word(Decided::MaxKey), none);
+        let weights = Weights::without_top_k(k, &slice.parameters, word(Decided::MaxKey));
         let (low, high) = (word(Decided::Low), word(Decided::High));
         let [total, above, collected] = [0; 3].map(|value| k.wide_variable(k.wide(value)));
         let [least, largest] = [i32::MAX, 0].map(|value| k.variable(k.int(value)));

@@ -5,7 +5,7 @@ use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::program_arrays::Column;
 use crate::ptx::{Float, Int, Mask, Ptx, Shared, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::semantics::clean::{order_key, MAX_FINITE_BITS};
+use crate::semantics::clean::{order_key, MAX_FINITE_BITS, NEG_INF_KEY};
 use crate::semantics::rules::{has_no_candidate, is_candidate, survives_top_k, top_p_is_off};
 use crate::semantics::sizes::SUMMABLE;
 use crate::semantics::weights::{distance_bits, quantize, weight, ZERO_Q};
@@ -44,6 +44,9 @@ pub(super) fn has_top_p(k: &Ptx, parameters: &Parameters<'_>, max_key: Int) -> M
     k.both(is_drawn(k, parameters, max_key), k.not(off))
 }
 
+/// The threshold and the last tie in a row without top-k.
+pub(super) const NO_TOP_K: [i32; 2] = [NEG_INF_KEY, i32::MAX];
+
 /// The values that determine the weights of a sampled row before top-p and min-p.
 pub(super) struct Weights<'k> {
     k: &'k Ptx,
@@ -63,6 +66,11 @@ impl<'k> Weights<'k> {
     ) -> Weights<'k> {
         let max = k.from_bits(order_key(k, max_key));
         Weights { k, max, scale: k.from_bits(parameters.get(Column::Scale)), threshold, last_tie }
+    }
+
+    /// The weights of a row without top-k.
+    pub(super) fn without_top_k(k: &'k Ptx, parameters: &Parameters<'_>, max_key: Int) -> Weights<'k> {
+        Weights::new(k, parameters, max_key, NO_TOP_K.map(|value| k.int(value)))
     }
 
     /// Whether an entry is a candidate that top-k keeps.

@@ -10,7 +10,6 @@ use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Mask, Shared, Variable, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::semantics::clean::NEG_INF_KEY;
 use crate::semantics::rules::{kept_weight, least_weight};
 use crate::semantics::top_p::target;
 
@@ -183,6 +182,3 @@ impl WholeRow<'_, '_> {
         weight_at(k, k.add(first, distance))
     }
 }
-
-/// The values of the threshold and the last tie of a row without top-k.
-pub(super) const NO_TOP_K: [i32; 2] = [NEG_INF_KEY, i32::MAX];

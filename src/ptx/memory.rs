@@ -6,8 +6,8 @@ use super::operands::Class;
 use super::{Float, Int, Mask, Ptx, Variable, Wide};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// A load of words that the caches should not keep. The modifier concerns the L1 cache. An H100 also evicts such words
-/// from the L2 cache before other words.
+/// The instruction that loads words that the caches should not keep. Its modifier concerns the L1 cache. An H100 also
+/// evicts such words from the L2 cache before other words.
 const LOAD_ONCE: &str = "ld.global.nc.L1::no_allocate";
 
 /// An address in global memory.
@@ -117,8 +117,8 @@ impl Ptx {
         self.line(format_args!("st.global{vector}.b32 [{}+{offset}], {names}", address.0));
     }
 
-    /// Stores consecutive words that other blocks can [`poll`](Ptx::poll). The address is a multiple of their size. Each
-    /// word becomes visible on its own, in any order.
+    /// Stores consecutive words that other blocks can [`poll`](Ptx::poll). The address is a multiple of their size. The
+    /// words can become visible to other blocks one at a time, in any order.
     pub fn publish(&self, address: Address, offset: usize, words: &[Int]) {
         let (vector, names) = vector_of(words);
         self.line(format_args!("st.relaxed.gpu.global{vector}.b32 [{}+{offset}], {names}", address.0));

@@ -3,7 +3,8 @@
 use super::{Float, Int, Mask, Ptx, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// The number of bits of the parts in which a warp adds values. The sum of 32 parts fits in 32 bits.
+/// A warp divides a long value into parts, and adds the parts separately. A part has this number of bits. So the sum of
+/// 32 parts fits in 32 bits.
 const PART_BITS: u32 = 26;
 
 impl Ptx {

@@ -10,7 +10,8 @@ use crate::common::interpreter::{kinds_from, problem_of, spec, Device};
 use crate::common::{Problem, RowKind};
 use crate::kernels::{check, check_with, Model, SCHEDULES};
 
-/// Runs one block after the other. So only the last block of a row finds the records of all blocks.
+/// With this option, the interpreter runs one block after the other. So only the last block of a row finds the records
+/// of all blocks.
 const ONE_BY_ONE: &[&str] = &["--resident=1"];
 
 /// A GPU with one multiprocessor. In batches of at least six rows, a group has four rows and four blocks, and a row of
@@ -65,13 +66,14 @@ fn with_end<'a>(name: &'a str, end: &'a str, new: &'a str) -> impl Fn(&str) -> O
     move |part| Some(part.strip_suffix(end).filter(|_| part.contains(name))?.to_owned() + new)
 }
 
-/// The program without the second pass. It is right only if the scan has summed the weights of all rows.
+/// Returns the program without the second pass. Its results are right only if the scan has summed the weights of all
+/// rows.
 fn without_second_pass(program: &str) -> String {
     // 1 is the state of a row that needs the second pass.
     changed(program, "nucleus_weigh", 1, with_end("setp.eq.s32", ", 1;", ", 99;"))
 }
 
-/// The program in which no block waits. So no block finds the maximum of a row.
+/// Returns the program in which no block waits. So no block finds the maximum of a row.
 fn without_waiting(program: &str) -> String {
     changed(program, "nucleus_scan", 1, with_end("mov.b32", ", 256;", ", 0;"))
 }
@@ -103,7 +105,7 @@ fn both_ends_of_the_wait() {
             check_with(name, &spec, program, &problem, options).map(|checked| checked.cases)
         };
         assert_eq!(run("held", &program, &[ONE_BY_ONE]), Ok(1));
-        // If the blocks run side by side, each finds the maximum. So no row needs the second pass.
+        // If the blocks run at the same time, each block finds the maximum. So no row needs the second pass.
         let single = without_second_pass(&program);
         assert_eq!(run("held_once", &single, SCHEDULES), Ok(SCHEDULES.len()));
         let said = run("held_one_by_one", &single, &[ONE_BY_ONE]).unwrap_err();
@@ -115,7 +117,7 @@ fn both_ends_of_the_wait() {
     }
 }
 
-/// Planted mistakes in the exchange of the maxima.
+/// The checks find mistakes that the test adds to the exchange of the maxima.
 #[test]
 fn mistakes_in_the_exchange_are_found() {
     let spec = spec(Way::Arbitrary, 2 * ROWS, VOCAB, Dtype::F32, false);

@@ -280,9 +280,9 @@ fn detects_wrong_limits(name: &str, spec: &Spec, program: &str, problem: &Proble
 }
 
 /// Rows in which one bin of a search has many entries. The search can compare at most 31 entries with each other. The
-/// bins have 31 entries, 32 entries, or more. The threshold of top-p is among these entries. The kernels must detect
-/// that there are too many entries. In the last row, groups of three entries are equal, and top-k keeps only
-/// some of the entries at its threshold.
+/// bins have 30, 31, 32 or 40 entries. The threshold of top-p is among these entries. The kernels must detect that 32
+/// and 40 entries are too many. In the last row, groups of three entries are equal, and top-k keeps only some of the
+/// entries at its threshold.
 #[test]
 fn bins_with_many_entries() {
     const CLUSTERS: [usize; 5] = [40, 40, 31, 32, 30];

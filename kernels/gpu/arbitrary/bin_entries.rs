@@ -1,5 +1,5 @@
-//! The entries of one bin of a histogram, in shared memory. If they are few, each warp compares all of them with each
-//! other. So all threads get the results without a barrier.
+//! The entries of one bin of a histogram, in shared memory. If the bin has few entries, each warp compares all of these
+//! entries with each other. So all threads get the results without a barrier.
 
 use super::shared_list::Places;
 use crate::kernels::gpu::block::Block;
@@ -9,7 +9,7 @@ use crate::semantics::rules::survives_top_k;
 
 /// The number of places for entries. Each lane of a warp has one.
 const PLACES: usize = WARP;
-/// The largest number of entries.
+/// The largest number of entries that the arrays contain.
 pub(super) const LARGEST_IN_BIN: usize = PLACES - 1;
 /// The number of entries that a loop reads in each round.
 const STEP: usize = 4;
@@ -18,7 +18,7 @@ const STEP: usize = 4;
 struct Entries<'k, const N: usize> {
     block: Block<'k>,
     arrays: [Shared; N],
-    /// The places of the entries in the arrays, which contain at most [`LARGEST_IN_BIN`] entries.
+    /// The places of the entries in the arrays. At most [`LARGEST_IN_BIN`] entries get a place.
     places: Places<'k>,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct EntriesByKey<'k>(Entries<'k, 3>);
 /// The last entry that top-k keeps, and the kept entries of its bin.
 pub(super) struct LastOfTopK {
     pub(super) threshold: Int,
-    /// The index of the last kept entry with the key `threshold`; `i32::MAX` if all of them are kept.
+    /// The index of the last kept entry with the key `threshold`; `i32::MAX` if all entries with this key are kept.
     pub(super) last_tie: Int,
     /// The number of the kept entries of the bin, and the sum of their weights.
     pub(super) count: Int,
@@ -155,7 +155,7 @@ impl<'k> WeightsOfBin<'k> {
         self.0.add([weight]);
     }
 
-    /// The largest of the first [`LARGEST_IN_BIN`] weights. All threads call this after a barrier.
+    /// The largest of the weights in the array. All threads call this after a barrier.
     pub(super) fn largest(&self) -> Int {
         self.0.block.k.warp_max(self.0.of_lane()[0])
     }

@@ -1,5 +1,6 @@
 //! The searches of top-k and top-p in the histogram of a list. A search finds a bin. If the bin has few entries, or all
-//! its entries are equal, the search ends there. Otherwise, it has no result, and the caller searches in another way.
+//! its entries are equal, the search ends there. Otherwise, the search has no result, and the caller searches in
+//! another way.
 
 use std::cell::OnceCell;
 
@@ -18,13 +19,13 @@ pub(super) struct Counted<'k> {
     places: [BinPlace<'k>; 2],
     by_key: EntriesByKey<'k>,
     weights: WeightsOfBin<'k>,
-    /// 1 if the histogram exists and its sums are right, and if no other search has replaced a search in it.
+    /// 1 if the histogram exists, its sums are right, and every search in it had a result. Otherwise 0.
     is_valid: Variable,
     /// The number of the entries of the list that top-k keeps, and the sum of their weights.
     count: Variable,
     total: WideVariable,
-    /// The bin of the last entry that top-k keeps; −1 if top-k keeps all entries of the list. The number of kept
-    /// entries in it, and the sum of their weights.
+    /// The bin of the last entry that top-k keeps; −1 if top-k keeps all entries of the list. The next two variables
+    /// are the number of kept entries in this bin, and the sum of their weights.
     last_bin: Variable,
     of_last_bin: Variable,
     weight_of_last_bin: WideVariable,
@@ -86,7 +87,7 @@ impl<'k> Counted<'k> {
         self.k.get(self.count)
     }
 
-    /// The sum of the weights of these entries.
+    /// The sum of the weights of the entries of the list that top-k keeps.
     pub(super) fn total(&self) -> Wide {
         self.k.get_wide(self.total)
     }
@@ -114,8 +115,9 @@ impl<'k> Counted<'k> {
         self.sums.get().expect("a histogram")
     }
 
-    /// Finds the last entry that top-k keeps: entry number `top_k` of the list. Only if [`Counted::is_valid`]. If there
-    /// is no result, [`Counted::is_valid`] is false afterwards. `of` is that of [`Counted::fill`].
+    /// Finds the last entry that top-k keeps: entry number `top_k` of the list. May be called only if
+    /// [`Counted::is_valid`] is true. If the search has no result, [`Counted::is_valid`] is false afterwards. `of` is
+    /// the function that [`Counted::fill`] got.
     pub(super) fn find_top_k(
         &self,
         list: &List<'k>,
@@ -169,8 +171,9 @@ impl<'k> Counted<'k> {
 
     /// Finds the threshold of top-p: the largest weight for which the sum of the weights that are at least this weight
     /// reaches `target`. Considers the entries of the list that top-k keeps. The sum of their weights must reach
-    /// `target`, which is not 0. Only if [`Counted::is_valid`]. If there is no result, [`Counted::is_valid`] is false
-    /// afterwards. `weight` returns the weight of an entry, which is 0 if top-k does not keep it.
+    /// `target`, which is not 0. May be called only if [`Counted::is_valid`] is true. If the search has no result,
+    /// [`Counted::is_valid`] is false afterwards. `weight` returns the weight of an entry. This weight is 0 if top-k
+    /// does not keep the entry.
     pub(super) fn find_top_p(
         &self,
         list: &List<'k>,
@@ -220,7 +223,7 @@ impl<'k> Counted<'k> {
         );
     }
 
-    /// Whether an entry is selected. Contains a barrier.
+    /// Whether `selects` returns true for an entry of the list. Contains a barrier.
     fn any(&self, list: &List<'k>, selects: impl Fn(Entry) -> Mask) -> Mask {
         let k = self.k;
         let any = k.variable(k.int(0));

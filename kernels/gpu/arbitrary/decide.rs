@@ -230,8 +230,8 @@ impl Row<'_, '_> {
     /// without top-k, and its bin.
     fn select_in_list(&self, of_list: &dyn Fn(Entry) -> [Int; 2]) {
         let (k, counted) = (self.block.k, &self.counted);
-        // If top-k keeps only some of the entries that are equal to the threshold, and the last one is not known: the
-        // number of those that it keeps. Otherwise 0.
+        // If top-k keeps only some of the entries that are equal to the threshold, and the last kept entry is not
+        // known, this variable is the number of these entries that top-k keeps. Otherwise, it is 0.
         let tie = k.variable(k.int(0));
         let list = self.list.in_memory();
         k.when(counted.is_valid(), || {
@@ -323,8 +323,8 @@ impl Row<'_, '_> {
                 let is_reached = k.not(k.wlt(sum, targets[1]));
                 let threshold = k.variable(of_tie);
                 k.when(is_reached, || {
-                    // The sum of larger weights. If the threshold is the weight of the ties, this variable can also
-                    // contain weights that are equal to the threshold.
+                    // The sum of the weights above the threshold. If the threshold is the weight of the ties, this
+                    // variable can also contain weights that are equal to the threshold.
                     let above = k.wide_variable(total);
                     k.when(k.not(k.wlt(total, targets[1])), || {
                         let found = TopP { threshold, above, count: kept.count, kept: kept.sum };
@@ -459,7 +459,7 @@ impl Row<'_, '_> {
                         // If no entry at the bound is kept, the list contains all kept entries of the chunk.
                         let count = k.variable(k.int(i32::MAX));
                         k.when(are_in_list, || {
-                            // Few entries are in the chunk. The weight is computed only for them.
+                            // Few entries are in the chunk. Only for these entries, the block computes the weight.
                             let is_in_chunk = |entry: Entry| block.is_in_chunk(drawn, entry.words[1]);
                             self.list.for_few(is_in_chunk, |entry| {
                                 k.when(is_kept(weight(entry)), || add(entry));
@@ -495,9 +495,9 @@ const _: () = assert!(LARGEST_LIST * MAX_WEIGHT as usize <= 1 << LIST_SUM_BITS);
 /// The kept entries of the list.
 struct KeptInList<'k> {
     k: &'k Ptx,
-    /// 1 if the other variables are right.
+    /// 1 if `count` and `sum` are known.
     is_known: Variable,
-    /// The number of entries. It can also count entries of weight 0.
+    /// The number of kept entries. It can include entries of weight 0.
     count: Variable,
     /// The sum of their weights.
     sum: WideVariable,

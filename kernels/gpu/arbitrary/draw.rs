@@ -90,9 +90,9 @@ pub(super) fn remainder_of_draw(block: &RowBlock<'_>, words: Shared, total: Wide
     k.load_shared_wide(shared, k.int(0))
 }
 
-/// Computes the remainder of the draw in one warp, because the other warps would slow it down. The mask is true in the
-/// threads of this warp. `words` is the array of random words. Returns an array that contains the remainder after the
-/// next barrier.
+/// Computes the remainder of the draw in one warp. If several warps computed it, they would slow each other down.
+/// `is_in_warp` is true in the threads of this warp. `words` is the array of random words. Returns an array that
+/// contains the remainder after the next barrier.
 pub(super) fn store_remainder(block: &RowBlock<'_>, words: Shared, total: Wide, is_in_warp: Mask) -> Shared {
     let k = block.k;
     let shared = k.shared(2);

@@ -20,7 +20,8 @@ use crate::semantics::top_p::target;
 
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the decided records, the
 /// sums of the chunks, the lists and their lengths, the results of `decide`, the sums of the scan if the plan has
-/// groups, the step if `seeded`, and the arrays of [`Results`]. The arrays of [`Results`] use the memory of the results of `decide`.
+/// groups, the step if `seeded`, and the arrays of [`Results`]. The arrays of [`Results`] use the memory of the results
+/// of `decide`.
 pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let row = k.block();

@@ -1,13 +1,15 @@
 //! The scan of plain draws. The weights of a row depend on the maximum of the row. The blocks that read a row keep its
 //! logits in registers while they exchange their maxima. So the logits are read only once.
 //!
-//! A group of rows has as many blocks as its rows have slices. If all rows of the group are plain draws, its blocks
-//! process one row after the other, so that a thread has few logits of each row. For each row, a block stores the
-//! record of its slice, waits for the records of the other slices, and sums the weights of its logits.
+//! The blocks of all slices of the rows of a group belong to the group. If all rows of the group are plain draws, all
+//! blocks of the group together process one row after the other. So a thread has few logits of each row. For each row,
+//! a block stores the record of its slice, waits for the records of the other slices, and sums the weights of its
+//! logits.
 //!
-//! The wait ends after a number of polls. So no order of the blocks can stop the kernel. A block that has not found the
-//! maximum of the row does not sum the weights. [`decide`](super::decide) counts the blocks that have summed them. If
-//! some have not, [`weigh`](super::weigh) reads the row again.
+//! The wait ends after a limited number of polls. So no order of the blocks can stop the kernel. A block that has not
+//! found the maximum of the row does not sum the weights. Each block that sums its weights adds 1 to a counter of the
+//! row. [`decide`](super::decide) compares this counter with the number of slices. If the counter is smaller,
+//! [`weigh`](super::weigh) reads the row again.
 
 use super::maximum::{combine, Maximum};
 use super::plan::Group;
@@ -54,7 +56,7 @@ impl<'a, 'k> Held<'a, 'k> {
     /// Whether all rows of the group are plain draws.
     pub(super) fn is_plain(&self, sampled: &Records<'_>) -> Mask {
         let (k, rows) = (self.slice.block.k, self.group.rows);
-        // Each of the first lanes loads the flags of one row.
+        // The first lanes of each warp load the flags of the rows: one row per lane.
         let row = k.add(self.first, k.lane());
         let is_needed = k.lt(k.lane(), k.int(rows as i32));
         let exists = k.both(is_needed, k.lt(row, k.int(self.slice.spec.batch as i32)));
@@ -78,7 +80,7 @@ impl<'a, 'k> Held<'a, 'k> {
     fn process(&self, row: Int, arrays: &Arrays<'_, 'k>, (polls, max): (Variable, Shared)) {
         let (k, slice, division) = (self.slice.block.k, self.slice, &self.group.division);
         let block = &slice.block;
-        // All columns are loaded here, so that the weights need not wait for one.
+        // All columns of the parameters are loaded here, so that the weights do not wait for a column later.
         let parameters = slice.parameters_of(row);
         let chunk = division.chunk(k, self.number);
         slice.for_each_tile_of(division, chunk, parameters.row_of_logits(slice.spec), |logits| {
@@ -107,8 +109,9 @@ impl<'a, 'k> Held<'a, 'k> {
         });
     }
 
-    /// Waits for the records of all slices of a row. `poll` returns the first word of the record of a slice. Returns the
-    /// largest of these words, or [`NO_RECORD`] if the wait ended too early. The threads of one warp call this.
+    /// Waits for the records of all slices of a row. `poll` returns the order key of the maximum in the record of a
+    /// slice, or [`NO_RECORD`]. This method returns the largest order key, or [`NO_RECORD`] if a record is missing when
+    /// the wait ends. The threads of one warp call this method.
     fn wait(&self, polls: Variable, poll: impl Fn(Int) -> Int) -> Int {
         let k = self.slice.block.k;
         let slices = self.group.division.slices;
@@ -120,7 +123,7 @@ impl<'a, 'k> Held<'a, 'k> {
                 let last = k.int(slices as i32 - 1);
                 let keys: Vec<Int> = (0..slices)
                     .step_by(WARP)
-                    // A lane without a slice polls the last one too.
+                    // A lane without a slice polls the last slice.
                     .map(|first| poll(k.min(k.add(k.lane(), k.int(first as i32)), last)))
                     .collect();
                 let missing = keys.iter().map(|&key| is_open(key)).reduce(|a, b| k.either(a, b));

@@ -1,6 +1,6 @@
-//! The entries of a list in bins by their distance from the maximum. One loop over the list counts the entries of each
-//! bin, and adds up their weights. So a search by the number of entries and a search by their weights need only this
-//! loop.
+//! The histogram of a list. It divides the entries into bins by their distance from the maximum. One loop over the list
+//! counts the entries of each bin, and adds up their weights. A search by the number of entries and a search by their
+//! weights use the results of this loop.
 
 use super::list::{Entry, List};
 use super::row_block::{sum_of, THREADS};
@@ -14,17 +14,18 @@ use crate::semantics::weights::{ROUNDING, ZERO_Q};
 const BINS: usize = 1 << 11;
 /// The number of bins of each thread. A thread loads them with one instruction.
 const BINS_PER_THREAD: usize = BINS / THREADS;
-/// The number of words of each array: the bins, and one word for each lane of a warp. A thread that has no entry adds
-/// to the word of its lane. So it need not branch.
+/// The number of words of each array: one word for each bin, and one word for each lane of a warp. A thread that has no
+/// entry adds to the word of its lane. So the loop needs no branch.
 pub(super) const WORDS: usize = BINS + WARP;
-/// The largest number of entries. In a longer list, the bins usually have too many entries for a comparison of all
-/// pairs.
+/// The largest number of entries of a list. In a longer list, the bins usually have too many entries for a comparison
+/// of all pairs.
 pub(super) const LARGEST_COUNTED: usize = 1 << 13;
 
 // The sums of a bin are in two words. The low 20 bits of the first word are the sum of the low parts of the weights,
 // and its high bits are the number of entries. The second word is the sum of the high parts of the weights. If a bin
-// has fewer than 2¹² entries, its sums are right. If a bin has more entries, the number of entries of all bins is
-// wrong: the number of the bin loses a multiple of 2¹², and the low parts add at most 1 to it.
+// has fewer than 2¹² entries, its sums are right. If a bin has at least 2¹² entries, the total of the numbers of
+// entries of all bins is wrong: the number of entries of this bin loses a multiple of 2¹², and the carry of the low
+// parts adds at most 1 to this number.
 const COUNT_SHIFT: u32 = 20;
 const LOW_BITS: u32 = 8;
 const _: () = assert!(((1 << (32 - COUNT_SHIFT)) - 1) * ((1 << LOW_BITS) - 1) < 1 << COUNT_SHIFT);
@@ -45,8 +46,8 @@ pub(super) struct Histogram<'k> {
 }
 
 impl<'k> Histogram<'k> {
-    /// Sets the bins to 0. They are the first [`WORDS`] words of two arrays. [`Histogram::fill`] may be called after
-    /// the next barrier.
+    /// Sets the bins to 0. The bins use the first [`WORDS`] words of each of the two arrays. [`Histogram::fill`] may be
+    /// called after the next barrier.
     pub(super) fn clear(block: Block<'k>, words: [Shared; 2]) {
         let (k, thread) = (block.k, block.thread);
         for array in words {
@@ -57,7 +58,7 @@ impl<'k> Histogram<'k> {
         }
     }
 
-    /// `max_key` and `bound` are the order keys of the maximum and of the bound, and `scale` is the bits of the scale
+    /// `max_key` and `bound` are the order keys of the maximum and of the bound. `scale` contains the bits of the scale
     /// of the row. `words` are the arrays that [`Histogram::clear`] cleared.
     pub(super) fn new(
         block: Block<'k>,
@@ -68,11 +69,11 @@ impl<'k> Histogram<'k> {
         let k = block.k;
         let [max, scale] = [order_key(k, max_key), scale].map(|bits| k.from_bits(bits));
         let mut histogram = Histogram { block, words, max, scale, bins_per_unit: k.float(0.0) };
-        // If the bound is −inf, the bins divide the distances at which a weight is not 0.
+        // If the bound is −inf, the bins cover the distances at which a weight is not 0.
         let is_finite = k.lt(k.int(NEG_INF_KEY), bound);
         let farthest = k.fselect(is_finite, histogram.distance(bound), k.float(ZERO_Q as f32));
         let farthest = k.at_most(farthest, 2_f32.powi(100));
-        // This difference is the bits of a float that is 1 to 1.125 times the reciprocal of `farthest`.
+        // This difference contains the bits of a float that is 1 to 1.125 times the reciprocal of `farthest`.
         let inverse = k.from_bits(k.sub(k.int(254 << 23), k.to_bits(farthest)));
         let bins_per_unit = k.fmul(inverse, k.float(BINS as f32 / 1.13));
         histogram.bins_per_unit = k.at_most(bins_per_unit, 2_f32.powi(100));
@@ -87,12 +88,12 @@ impl<'k> Histogram<'k> {
         k.fsub(k.fadd(distance, k.float(ROUNDING)), k.float(ROUNDING))
     }
 
-    /// The number of the bin of an entry. It never decreases when the key decreases, because the rounding of each
+    /// The number of the bin of an entry. A smaller key never has a smaller bin number, because the rounding of each
     /// operation keeps the order. Entries with the same weight above 0 are in the same bin.
     pub(super) fn bin(&self, key: Int) -> Int {
         let k = self.block.k;
         let bin = k.fmul(self.distance(key), self.bins_per_unit);
-        // This minimum is the last bin for NaN, which is the product of 0 and infinity.
+        // The product of 0 and infinity is NaN. For NaN, this minimum is the number of the last bin.
         k.trunc(k.at_most(bin, (BINS - 1) as f32))
     }
 
@@ -120,7 +121,8 @@ impl<'k> Histogram<'k> {
     }
 }
 
-/// The bins of a thread. The numbers of a bin are computed where they are needed, so that they occupy few registers.
+/// The bins of a thread. The methods compute the number of entries and the sum of the weights of a bin from its two
+/// words. The callers call them where they need the results, so that the results occupy few registers.
 struct ThreadBins<'k> {
     k: &'k Ptx,
     /// The first and the second words of the bins.
@@ -159,7 +161,7 @@ pub(super) struct Sums<'k> {
     /// The number of entries before the bins of this thread, and the sums of the low and the high parts of their
     /// weights.
     before: Vec<Int>,
-    /// These numbers for all bins.
+    /// The number of entries in all bins, and the sums of the low and the high parts of their weights.
     totals: Vec<Int>,
 }
 
@@ -209,7 +211,7 @@ impl<'k> Sums<'k> {
         join(self.block.k, [self.before[1], self.before[2]])
     }
 
-    /// Stores the first bin of this thread whose mask is false.
+    /// Stores the first bin of this thread whose element of `is_before` is false.
     fn store(&self, place: &BinPlace<'k>, is_before: [Mask; BINS_PER_THREAD]) {
         let (k, counts, weights) = (self.block.k, self.bins.counts(), self.bins.weights());
         let (mut number, mut count_before) = (k.mul(self.block.thread, BINS_PER_THREAD), self.before[0]);

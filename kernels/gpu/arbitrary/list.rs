@@ -10,10 +10,10 @@ const PLACES: usize = 11;
 /// warp.
 const MOST_WAITING: usize = 5;
 /// The largest number of entries that a thread keeps in registers. Each loop over a list contains code for each of
-/// them. If the code of `decide` is long, its warps wait for instructions.
+/// these entries, except after [`List::in_memory`]. If the code of `decide` is long, its warps wait for instructions.
 const LARGEST_KEPT: usize = 5;
 /// The number of entries that a thread loads in each round of a loop over the entries that it does not keep. These
-/// loads overlap. [`List::in_memory`] is an exception.
+/// loads overlap. After [`List::in_memory`], a thread loads one entry in each round.
 const FURTHER: usize = 3;
 /// The size of an entry: two words.
 const ENTRY_BYTES: usize = 8;
@@ -249,8 +249,8 @@ impl<'k> List<'k> {
         list
     }
 
-    /// The same list, but no entry is in registers. A loop over it has little code. This is for loops that few rows
-    /// need.
+    /// Returns the same list, but without entries in registers. A loop over the returned list has little code. Use it
+    /// for loops that few rows need.
     pub(super) fn in_memory(&self) -> List<'k> {
         List { kept: Vec::new(), further: 1, ..*self }
     }
@@ -337,7 +337,7 @@ impl<'k> List<'k> {
         k.lt(k.int((number * k.threads()) as i32), self.rest)
     }
 
-    /// Calls `body` with the entries that the thread does not keep in registers. Each round has several entries, so
+    /// Calls `body` with the entries that the thread does not keep in registers. A round can have several entries, so
     /// that their loads overlap. The mask of an entry is false if its place is not in the list.
     fn for_further_rounds(&self, body: impl FnOnce(Vec<(Mask, Entry)>)) {
         let k = self.block.k;

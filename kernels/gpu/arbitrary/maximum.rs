@@ -45,7 +45,7 @@ impl<'k> Maximum<'k> {
         let &Maximum { k, max, index, had_nan } = self;
         let value = k.from_bits(k.get(max));
         let key = key_of(k, value);
-        // Cleaning changes these values, so the comparison of floats may have found another index.
+        // Cleaning changes values to these two keys, so the comparison of floats may have found another index.
         let is_changed = k.either(k.eq(key, k.int(0)), k.eq(key, k.int(MAX_FINITE_BITS)));
         k.when(is_changed, || {
             k.set(index, k.int(i32::MAX));

@@ -12,8 +12,8 @@
 //! 5. [`finish`] stores the results of these rows. If a list was too short or too long, the block of the row selects
 //!    the entries from the whole row ([`whole_row`]).
 //!
-//! In [`scan`], the blocks of a plain draw wait for each other, for a limited time ([`held`]). No other block waits for
-//! another block. A block whose row does not need a step does not read the logits in this step.
+//! In [`scan`], the blocks that process a plain draw wait for each other, for a limited time ([`held`]). No other block
+//! waits for another block. A block whose row does not need a step does not read the logits in this step.
 //!
 //! A file imports only files to the left of it:
 //!

@@ -10,7 +10,7 @@ const LARGEST_HELD: usize = 32;
 /// How the rows of a batch are divided.
 pub(super) struct Plan {
     pub(super) division: Division,
-    /// `None` if no row can be held in registers.
+    /// `None` if the blocks of a group cannot keep the logits of a row in registers.
     pub(super) group: Option<Group>,
 }
 
@@ -19,8 +19,8 @@ pub(super) struct Plan {
 pub(super) struct Group {
     /// The number of rows.
     pub(super) rows: usize,
-    /// How such a row is divided. A slice has one tile. The blocks of the group are at least as many as the slices of
-    /// a row.
+    /// How a row of the group is divided if all rows of the group are plain draws. A slice has one tile. A row has at
+    /// most as many slices as the group has blocks.
     pub(super) division: Division,
 }
 
@@ -38,9 +38,9 @@ impl Plan {
 }
 
 impl Group {
-    /// Chooses the least number of rows with which a thread can hold its logits.
+    /// Chooses the least number of rows with which a thread can keep its logits of one row in registers.
     fn new(spec: &Spec, division: &Division) -> Option<Group> {
-        // With a multiple of 8, each number of logits per load is possible.
+        // The number of logits of a thread is a multiple of 8, so each number of logits per load divides it.
         const STEP: usize = 8;
         let rows = division.per_slice().div_ceil(LARGEST_HELD);
         let per_thread = division.per_slice().div_ceil(rows).next_multiple_of(STEP);
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(group(16, 262_144), Some((1, 32, 32)));
         assert_eq!(group(128, 128_256), Some((4, 16, 32)));
         assert_eq!(group(128, 262_144), Some((4, 32, 32)));
-        // A row with more than 64 slices of 8,192 logits is not held.
+        // The blocks do not keep a row with more than 64 slices of 8,192 logits in registers.
         assert_eq!(group(128, 1 << 20), None);
     }
 }

@@ -91,7 +91,7 @@ pub(super) enum Scanned {
 
 /// The length of a record of [`Scanned`] words. The last word is not used.
 pub(super) const SCANNED: usize = 4;
-/// The words of a record before the scan stores it. No order key has this value.
+/// The value of each word of a record of a slice until the scan stores the record. No order key has this value.
 pub(super) const NO_RECORD: i32 = i32::MIN;
 
 /// The words of a row that the kernel after the scan stores.
@@ -113,12 +113,12 @@ pub(super) const DECIDED: usize = 8;
 pub(super) const DONE: i32 = 0;
 /// The row needs the sum of all weights.
 pub(super) const WEIGH: i32 = 1;
-/// The list of the row is too short or too long.
+/// The list of the row is too short or too long, or the row has top-k but no list.
 pub(super) const FAILED: i32 = 2;
 /// The row is a plain draw, and the scan has summed the weights of its chunks.
 pub(super) const SUMMED: i32 = 3;
 
-/// The number of words of a chunk that the scan sums: the sum of all weights.
+/// The number of words of a chunk of a plain draw. These words are the sum of all weights of the chunk.
 pub(super) const SUM: usize = 2;
 
 /// The words of a chunk that the second pass stores. Each sum has two words.

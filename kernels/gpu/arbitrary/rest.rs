@@ -32,8 +32,8 @@ pub(super) struct Rest<'k> {
     /// The least and the largest possible sum of all weights.
     pub(super) least: WideVariable,
     pub(super) most: WideVariable,
-    /// The running sums of the least (0) and of the largest possible sums of the bins (1), before the first bin of this
-    /// thread and up to the last one.
+    /// The running sums of the least possible sums of the bins (element 0) and of the largest possible sums (element
+    /// 1). Each element has two running sums: before the first bin of this thread, and up to its last bin.
     running: [[WideVariable; 2]; 2],
     /// The places that [`Rest::interval`] finds, one for each of the two running sums.
     places: [Place<'k>; 2],
@@ -91,7 +91,7 @@ impl<'k> Rest<'k> {
         (0..BINS_PER_THREAD).map(bin).zip(self.counts).collect()
     }
 
-    /// The least possible sums of the weights of each bin of this thread (`side` 0), or the largest ones (1).
+    /// The least possible sum of the weights of each bin of this thread (`side` 0), or the largest possible sum (1).
     fn sums(&self, side: usize) -> Vec<Wide> {
         let k = self.k;
         let sum = |(bin, count)| k.wmul(k.widen(count), k.widen(self.limits(bin)[side]));

@@ -173,8 +173,8 @@ impl<'k> RowBlock<'k> {
         sums
     }
 
-    /// Like [`RowBlock::running_sums`], for several values of each thread. Also returns the largest of other values. All
-    /// these reductions share one barrier. See [`Block::exchange`] for when they may be executed again.
+    /// Like [`RowBlock::running_sums`], for several values of each thread. Also returns the largest of other values.
+    /// All these reductions share one barrier. See [`Block::exchange`] for when they may be executed again.
     pub(super) fn running_sums_of<const N: usize, const LARGEST: usize>(
         &self,
         mine: [Wide; N],

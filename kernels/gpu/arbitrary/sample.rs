@@ -162,7 +162,8 @@ pub(super) fn needs_top_k(k: &Ptx, spec: &Spec, parameters: &Parameters<'_>) -> 
 }
 
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, and the results: the
-/// sampled records, the records of the slices, and the state of the scan. The kernel clears the last two.
+/// sampled records, the records of the slices, and the state of the scan. The kernel marks the records of the slices as
+/// missing, and clears the state.
 pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let (sampled, slices) = (Records::argument(k, SAMPLED), Records::argument(k, SCANNED));

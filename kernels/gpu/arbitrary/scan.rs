@@ -84,7 +84,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
         // `reserve` starts an atomic operation. The block does other work while this operation runs.
         k.when(has_list, || list.reserve(&reserved));
         let of_warp = max.words(|body| slice.for_each_tile(|logits| body(&logits)));
-        // Each thread of the first warp gets the words of one warp.
+        // Each thread of the first warp gets the words of one of the warps of the block.
         let words = block.exchange(0, &of_warp);
         k.when(k.lt(block.thread, k.int(WARP as i32)), || {
             let [max_key, first, status] = combine(k, &[words]);
@@ -92,8 +92,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
             slices.store_if(block.is_first(), record, &[max_key, first, status, k.int(0)]);
         });
 
-        // These numbers are stored for every row, because the next kernel loads them before it knows whether the row
-        // has a list.
+        // The block stores the number of entries at the bound for every row, because `decide` loads this number before
+        // it knows whether the row has a list.
         let sum = k.warp_sum(k.get(at_bound));
         ties.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &[sum]);
         k.when(has_list, || {

@@ -42,13 +42,13 @@ impl<'k> SliceBlock<'k> {
         self.block.k.element(self.row, self.division.chunks(), self.chunk)
     }
 
-    /// Loads the parameters of another row.
+    /// Loads the parameters of a row.
     pub(super) fn parameters_of(&self, row: Int) -> Parameters<'k> {
         Parameters::load(self.block.k, self.all_parameters, row)
     }
 
-    /// Calls `body` with the logits of each tile of a chunk of another row, in a loop. `row` is the number of the row
-    /// in the array of logits.
+    /// Calls `body` with the logits of each tile of a chunk of a row, in a loop. `row` is the number of the row in the
+    /// array of logits.
     pub(super) fn for_each_tile_of(
         &self,
         division: &Division,

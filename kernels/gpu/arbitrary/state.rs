@@ -40,7 +40,7 @@ impl<'k> State<'k> {
         self.word(self.k.int(1))
     }
 
-    /// The state of another row.
+    /// The state of row `row`.
     pub(super) fn of_row(&self, row: Int) -> State<'k> {
         State { k: self.k, array: self.array, row }
     }

@@ -8,7 +8,7 @@ use super::search::{self, Bins};
 use crate::ptx::{Int, Shared};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// The number of the first word of the bins in the array of high parts.
+/// The number of the word of the array of high parts in which the bins of [`Ties`] begin.
 const FIRST: usize = search::BINS - THREADS;
 
 /// The bins of a search among the entries of a list whose keys are equal to a threshold. The index of an entry

@@ -54,8 +54,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
         let is_divided = k.lt(k.int(1), high);
         // The weights from `low` to `last` are collected.
         let (width, last) = (k.max(k.sub(high, low), k.int(0)), k.sub(high, k.int(1)));
-        // If the weight of the maximum of a slice is 0, all weights of the slice are 0. A plain draw can have records of
-        // other slices: see `held.rs`.
+        // If the weight of the maximum of a slice is 0, all weights of the slice are 0. The records of a plain draw can
+        // describe the slices of another division: see `held.rs`. So a plain draw uses the maximum of the row.
         let record = k.element(row, plan.records(), slice.slice);
         let max = slices.load(record, Scanned::MaxKey as usize);
         let max = k.select(is_divided, max, word(Decided::MaxKey));

@@ -21,8 +21,8 @@ use crate::kernels::gpu::logits::SliceLogits;
 use crate::ptx::{Int, Mask, Shared, Variable, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// The number of times that a block polls the records of other blocks, in all rows together. A poll takes about 0.7 µs
-/// on an H100.
+/// The number of times that a block polls the records of other blocks, in all rows together. By an estimate, a poll
+/// takes 0.7 µs on an H100.
 const POLLS: i32 = 256;
 
 /// A block of a group of rows.

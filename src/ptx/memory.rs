@@ -129,6 +129,29 @@ impl Ptx {
         self.int_op("ld.relaxed.gpu.global.b32", &[&format_args!("[{}+{offset}]", address.0)])
     }
 
+    /// Like [`Ptx::load_words_if`], for words that another block of this kernel has stored. A [`Ptx::fence`] of each
+    /// block must order the store before the load.
+    pub fn load_stored_if(
+        &self,
+        mask: Mask,
+        address: Address,
+        offset: usize,
+        count: usize,
+        otherwise: Int,
+    ) -> Vec<Int> {
+        let words: Vec<Int> = (0..count).map(|_| self.int_op("mov.b32", &[&otherwise])).collect();
+        let (vector, names) = vector_of(&words);
+        self.line(format_args!("@{mask} ld.global{vector}.b32 {names}, [{}+{offset}]", address.0));
+        words
+    }
+
+    /// Orders the accesses to memory before the fence and those after it. The accesses before it include those of other
+    /// threads of the block before a barrier. For the threads of another block, the order needs an atomic operation
+    /// after this fence, and a fence after the same atomic operation in the other block.
+    pub fn fence(&self) {
+        self.line(format_args!("fence.acq_rel.gpu"));
+    }
+
     /// Declares an array of `len` words in shared memory.
     pub fn shared(&self, len: usize) -> Shared {
         let mut all = self.shared.borrow_mut();
@@ -136,6 +159,13 @@ impl Ptx {
         let start = self.int_register();
         self.line(format_args!("mov.u32 {start}, shared_{}", all.len() - 1));
         Shared { start, len }
+    }
+
+    /// The part of an array in shared memory that begins at element `first`.
+    pub fn part(&self, array: Shared, first: usize) -> Shared {
+        assert!(first <= array.len);
+        let start = self.int_op("add.s32", &[&array.start, &(4 * first)]);
+        Shared { start, len: array.len - first }
     }
 
     /// The address of element `index` of an array in shared memory.

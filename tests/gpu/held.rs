@@ -69,8 +69,8 @@ fn with_end<'a>(name: &'a str, end: &'a str, new: &'a str) -> impl Fn(&str) -> O
 /// Returns the program without the second pass. Its results are right only if the scan has summed the weights of all
 /// rows.
 fn without_second_pass(program: &str) -> String {
-    // 1 is the state of a row that needs the second pass.
-    changed(program, "nucleus_weigh", 1, with_end("setp.eq.s32", ", 1;", ", 99;"))
+    // 7 is the state of a row that needs the second pass.
+    changed(program, "nucleus_finish_row", 2, with_end("setp.eq.s32", ", 7;", ", 99;"))
 }
 
 /// Returns the program in which no block waits. So no block finds the maximum of a row.

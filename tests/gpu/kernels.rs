@@ -188,6 +188,27 @@ fn a_missing_fence_is_found() {
     assert!(said.contains("races with a write by thread 0 of block") && said.contains("result 1"), "{said}");
 }
 
+/// Without the fences in the last kernel, the block of a row that ends last may read old sums of the other blocks.
+#[test]
+fn missing_fences_in_a_kernel_are_found() {
+    const FENCE: &str = "fence.acq_rel.gpu;";
+    let mut rng = StdRng::seed_from_u64(18);
+    let spec = spec(Way::Arbitrary, 2, 20_001, Dtype::F32, false);
+    let mut problem = problem_of(&spec, vec![RowKind::Normal; spec.batch], &mut rng);
+    for params in &mut problem.rows {
+        *params = RowParams::new(0, 0.9, 0.0, 1.0, random_words(rng.random(), 1), spec.vocab);
+    }
+    let program = suite().devices[0].program(&spec);
+    assert_eq!(program.matches(FENCE).count(), 2);
+    check("fences", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
+    for place in 0..2 {
+        let mut parts: Vec<&str> = program.split_inclusive(FENCE).collect();
+        parts[place] = parts[place].strip_suffix(FENCE).expect("a fence");
+        let said = check("fences_wrong", &spec, &parts.concat(), &problem).unwrap_err();
+        assert!(said.contains("races with a"), "{said}");
+    }
+}
+
 /// On a GPU with one multiprocessor, a block of the arbitrary path processes several tiles of a row.
 #[test]
 fn slices_of_several_tiles() {

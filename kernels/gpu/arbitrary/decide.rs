@@ -11,7 +11,8 @@ use super::maximum;
 use super::plan::Plan;
 use super::positions::Positions;
 use super::records::{
-    has_flag, Records, Sampled, DECIDED, DONE, FAILED, HAS_BINS, HAS_LIST, SAMPLED, SCANNED, SUMMED, WEIGH,
+    has_flag, Records, Sampled, COUNTERS, DECIDED, DONE, FAILED, HAS_BINS, HAS_LIST, SAMPLED, SCANNED,
+    SUMMED, WEIGH,
 };
 use super::rest::{self, Rest};
 use super::row_block::{RowBlock, THREADS};
@@ -87,7 +88,7 @@ struct Row<'a, 'k> {
 
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the sampled records, the
 /// slices, the number of entries at the bound in each chunk, the lists, the state, the step if `seeded`, the arrays of
-/// [`Results`], the decided records, and the lengths of the lists of the next pass. The kernel sets these lengths to 0.
+/// [`Results`], the decided records, and the counters of the last kernel. The kernel sets these counters to 0.
 pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let row = k.block();
@@ -97,11 +98,11 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
     let state = State::argument(k, row);
     let step = seeded.then(|| k.argument());
     let results = Results::arguments(k, spec, row);
-    let (decided, lens) = (Records::argument(k, DECIDED), Records::argument(k, 1));
+    let (decided, counters) = (Records::argument(k, DECIDED), Records::argument(k, COUNTERS));
     // The block starts all these loads before it computes with loaded values, so that the loads overlap. Only the loads
     // of the list need a loaded value: the number of entries. So they are the last loads.
     let parameters = Parameters::load(k, parameters, row);
-    let block = RowBlock::new(k, spec, &plan.division, logits, parameters.row_of_logits(spec));
+    let block = RowBlock::new(k, row, spec, &plan.division, logits, parameters.row_of_logits(spec));
     let word = |word: Sampled| sampled.load(row, word as usize);
     let (flags, bound, count) = (word(Sampled::Flags), word(Sampled::Bound), k.load(state.len(), 0));
     let of_slices = maximum::load(k, &slices, row, plan.records());
@@ -181,7 +182,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
     let zero = k.int(0);
     let words = [max_key, greedy, status, state, k.get(found.low), k.get(found.high), zero, zero];
     decided.store_if(block.is_first(), row, &words);
-    lens.store_if(block.is_first(), row, &[zero]);
+    counters.store_if(block.is_first(), row, &[zero; COUNTERS]);
 }
 
 impl Row<'_, '_> {

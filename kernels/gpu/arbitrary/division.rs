@@ -12,7 +12,7 @@ pub(super) const THREADS: usize = 256;
 /// The number of chunks of a slice: one per warp.
 const CHUNKS: usize = THREADS / WARP;
 /// The number of blocks that a multiprocessor can run at the same time.
-const RESIDENT_BLOCKS: usize = 4;
+pub(super) const RESIDENT_BLOCKS: usize = 4;
 /// The number of logits that a thread has in registers: the first value in most batches, the second in batches with few
 /// logits.
 const PER_THREAD: [usize; 2] = [16, 8];
@@ -88,6 +88,11 @@ impl Division {
         k.add(k.mul(slice, CHUNKS), k.shr(k.thread(), WARP.trailing_zeros()))
     }
 
+    /// The slice that contains a chunk.
+    pub(super) fn slice_of(&self, k: &Ptx, chunk: Int) -> Int {
+        k.shr(chunk, CHUNKS.trailing_zeros())
+    }
+
     /// Calls `body` with this thread's run of logits of each tile of a chunk, in a loop.
     pub(super) fn for_each_tile(&self, k: &Ptx, chunk: Int, body: impl FnOnce(Run)) {
         let vector = self.vector.min(self.per_thread);
@@ -99,11 +104,6 @@ impl Division {
         let end = k.int(self.chunk_len() as i32);
         k.for_range(k.int(0), end, self.tile_len(), |distance| body(run(k.add(start, distance))));
     }
-}
-
-/// Returns an empty kernel for one block per slice.
-pub(super) fn kernel() -> Ptx {
-    Ptx::new(THREADS, RESIDENT_BLOCKS)
 }
 
 #[cfg(test)]

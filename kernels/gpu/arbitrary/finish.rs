@@ -1,192 +1,147 @@
-//! The last kernel. It stores the results of the rows for which `decide` did not store them.
+//! The last kernel. It stores the results of the rows for which `decide` did not store them. If a row needs the sum of
+//! all weights, several blocks weigh its logits together. The block that ends last then selects the entries of the row.
 
 use super::draw::{self, Outcome};
-use super::list::{Entry, List};
+use super::interval::Interval;
+use super::list::List;
 use super::plan::Plan;
-use super::records::{Decided, Records, Weighed, DECIDED, DONE, FAILED, SUM, SUMMED, WEIGH, WEIGHED};
-use super::row_block::{RowBlock, RunningSums};
-use super::search::Bins;
-use super::weigh::capacity;
-use super::weights::{has_top_p, is_drawn, NO_TOP_K};
+use super::records::{
+    Decided, Records, COUNTERS, DECIDED, DONE, FAILED, SCANNED, SUM, SUMMED, WEIGH, WEIGHED,
+};
+use super::row_block::{RowBlock, RunningSums, THREADS, WARPS};
+use super::search::{self, Bins};
+use super::weigh::{capacity, Weighing};
+use super::weights::{is_drawn, NO_TOP_K};
 use super::whole_row::WholeRow;
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::gpu::results::Results;
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Ptx, Variable, Wide, WideVariable};
+use crate::ptx::{Address, Int, Ptx, Shared, WARP};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::semantics::rules::least_weight;
-use crate::semantics::top_p::target;
 
-/// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the decided records, the
-/// sums of the chunks, the lists and their lengths, the results of `decide`, the sums of the scan if the plan has
-/// groups, the step if `seeded`, and the arrays of [`Results`]. The arrays of [`Results`] use the memory of the results
-/// of `decide`.
+/// The number of blocks that a multiprocessor can run at the same time.
+pub(super) const RESIDENT_BLOCKS: usize = 2;
+
+/// The length of the array in shared memory that contains first the places of the weights that the threads collect, and
+/// then the bins of the searches.
+const SHARED: usize = 20 * THREADS;
+const _: () = assert!(SHARED >= 2 * search::BINS);
+
+/// The number of blocks of a row. Each warp weighs one chunk.
+pub(super) fn parts(plan: &Plan) -> usize {
+    plan.division.chunks().div_ceil(WARPS)
+}
+
+/// Writes the kernel, with [`parts`] blocks per row. Its arguments are the logits, the parameters, the decided records,
+/// the slices, the initial counters, the results of `decide`, the sums of the scan if the plan has groups, the step if
+/// `seeded`, the words of the chunks, the lists (weight and index), the counters, and the arrays of [`Results`]. The
+/// counters and the arrays of [`Results`] use the memory of the initial ones.
 pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
-    let row = k.block();
-    let (decided, sums) = (Records::argument(k, DECIDED), Records::argument(k, WEIGHED));
-    let [lists, lens] = [(); 2].map(|()| k.argument());
-    let [_, _, _] = [(); 3].map(|()| k.argument());
+    // The first parts of all rows have the first blocks. So most rows end at about the same time, and the blocks that
+    // select their entries run together, after the last logits were read.
+    let (part, row) = k.divide(k.block(), spec.batch);
+    let (decided, slices) = (Records::argument(k, DECIDED), Records::argument(k, SCANNED));
+    let [_, _, _, _] = [(); 4].map(|()| k.argument());
     let summed = plan.group.as_ref().map(|group| (group, Records::argument(k, SUM)));
     let step = seeded.then(|| k.argument());
+    let sums = Records::argument(k, WEIGHED);
+    let lists = k.argument();
+    let counters = Records::argument(k, COUNTERS);
     let results = Results::arguments(k, spec, row);
-    // All these loads are before the first use of a loaded value, so that the block waits for memory only once.
-    let parameters = Parameters::load(k, parameters, row);
-    let decided: Vec<Int> = (0..DECIDED).map(|word| decided.load(row, word)).collect();
-    let word = |word: Decided| decided[word as usize];
-    let count = k.load(k.address(lens, row, 4), 0);
-    let state = k.variable(word(Decided::State));
+    let load_decided = || (0..DECIDED).map(|word| decided.load(row, word)).collect::<Vec<Int>>();
+    let state = k.variable(decided.load(row, Decided::State as usize));
     k.when(k.lt(k.int(DONE), k.get(state)), || {
-        let words = parameters.share_random_words(step);
-        let block = RowBlock::new(k, spec, &plan.division, logits, parameters.row_of_logits(spec));
-        let bins = Bins::new(&block);
-        let max_key = word(Decided::MaxKey);
-        let is_drawn = is_drawn(k, &parameters, max_key);
-        let top_k = NO_TOP_K.map(|value| k.variable(k.int(value)));
-        let least = k.variable(parameters.get(Column::MinWeight));
-        let sum = k.wide_variable(k.wide(0));
-        k.when(k.eq(k.get(state), k.int(WEIGH)), || {
-            let interval = Interval {
-                block: &block,
-                parameters: &parameters,
-                max_key,
-                low: word(Decided::Low),
-                high: word(Decided::High),
-                list: List::load(block.block, lists, capacity(spec), row, count),
-                bins: &bins,
-            };
-            interval.select(&sums, state, least, sum);
+        let shared = k.shared(SHARED);
+        let needs_weights = k.eq(k.get(state), k.int(WEIGH));
+        // In the other states, only the first block of the row does something.
+        let is_last = k.variable(k.select(k.eq(part, k.int(0)), k.int(1), k.int(0)));
+        k.when(needs_weights, || {
+            let (parameters, decided) = (&Parameters::new(k, parameters, row), &load_decided());
+            let (slices, sums, len) = (&slices, &sums, counters.address(row));
+            let weighing =
+                Weighing { k, spec, plan, row, logits, parameters, decided, slices, sums, lists, len };
+            weigh_part(&weighing, part, shared);
+            k.set(is_last, ends_last(k, counters.word(row, 1), parts(plan)));
         });
-        k.when(k.eq(k.get(state), k.int(FAILED)), || {
-            let bins = bins.parts;
-            let whole = WholeRow { block: &block, parameters: &parameters, spec, max_key, bins };
-            whole.select(is_drawn, top_k, least, sum);
-        });
-        let is_summed = k.eq(k.get(state), k.int(SUMMED));
-        let summed = summed.as_ref().map(|(group, sums)| (block.divided(&group.division), sums));
-        if let Some((block, sums)) = &summed {
-            k.when(is_summed, || {
-                let words = block.load_of_chunk(sums);
-                k.set_wide(sum, k.join(words[0], words[1]));
+        k.when(k.eq(k.get(is_last), k.int(1)), || {
+            // The block loads these values again. If it kept them, the second pass would need too many registers.
+            let (parameters, decided) = (Parameters::load(k, parameters, row), load_decided());
+            let word = |word: Decided| decided[word as usize];
+            let count = k.load_stored_if(needs_weights, counters.address(row), 0, 1, k.int(0))[0];
+            let words = parameters.share_random_words(step);
+            let block = RowBlock::new(k, row, spec, &plan.division, logits, parameters.row_of_logits(spec));
+            let bins = Bins::of(&block, shared);
+            let max_key = word(Decided::MaxKey);
+            let is_drawn = is_drawn(k, &parameters, max_key);
+            let top_k = NO_TOP_K.map(|value| k.variable(k.int(value)));
+            let least = k.variable(parameters.get(Column::MinWeight));
+            let sum = k.wide_variable(k.wide(0));
+            k.when(needs_weights, || {
+                let interval = Interval {
+                    block: &block,
+                    parameters: &parameters,
+                    max_key,
+                    low: word(Decided::Low),
+                    high: word(Decided::High),
+                    list: List::stored(block.block, lists, capacity(spec), row, count),
+                    bins: &bins,
+                };
+                interval.select(&sums, state, least, sum);
             });
-        }
-        let top_k = top_k.map(|variable| k.get(variable));
-        let scanned = [Decided::MaxKey, Decided::Greedy, Decided::Status].map(word);
-        let outcome = Outcome { scanned, top_k, least: k.get(least) };
-        draw::report(&block, words, &results, &outcome, is_drawn, || {
-            let remainder = |sums: &RunningSums<'_>| draw::remainder_of_draw(&block, words, sums.total());
-            draw::draw(&block, k.get_wide(sum), remainder, |chunk, target| {
-                let read = |block| draw::read_chunk(block, &parameters, &results, &outcome, (chunk, target));
-                match &summed {
-                    Some((held, _)) if held.chunk_len() != block.chunk_len() => {
-                        k.when_else(is_summed, || read(held), || read(&block));
+            k.when(k.eq(k.get(state), k.int(FAILED)), || {
+                let bins = bins.parts;
+                let whole = WholeRow { block: &block, parameters: &parameters, spec, max_key, bins };
+                whole.select(is_drawn, top_k, least, sum);
+            });
+            let is_summed = k.eq(k.get(state), k.int(SUMMED));
+            let summed = summed.as_ref().map(|(group, sums)| (block.divided(&group.division), sums));
+            if let Some((block, sums)) = &summed {
+                k.when(is_summed, || {
+                    let words = block.load_of_chunk(sums);
+                    k.set_wide(sum, k.join(words[0], words[1]));
+                });
+            }
+            let top_k = top_k.map(|variable| k.get(variable));
+            let scanned = [Decided::MaxKey, Decided::Greedy, Decided::Status].map(word);
+            let outcome = Outcome { scanned, top_k, least: k.get(least) };
+            draw::report(&block, words, &results, &outcome, is_drawn, || {
+                let remainder = |sums: &RunningSums<'_>| draw::remainder_of_draw(&block, words, sums.total());
+                draw::draw(&block, k.get_wide(sum), remainder, |chunk, target| {
+                    let read =
+                        |block| draw::read_chunk(block, &parameters, &results, &outcome, (chunk, target));
+                    match &summed {
+                        Some((held, _)) if held.chunk_len() != block.chunk_len() => {
+                            k.when_else(is_summed, || read(held), || read(&block));
+                        }
+                        _ => read(&block),
                     }
-                    _ => read(&block),
-                }
-            })
+                })
+            });
         });
     });
 }
 
-/// The weights that the second pass collected: those that are at least `low` and less than `high`.
-struct Interval<'a, 'k> {
-    block: &'a RowBlock<'k>,
-    parameters: &'a Parameters<'k>,
-    max_key: Int,
-    low: Int,
-    high: Int,
-    /// The weights in the interval and their indices. The number of entries can exceed the capacity.
-    list: List<'k>,
-    bins: &'a Bins<'a, 'k>,
+/// Weighs part `part` of a row. Each warp weighs one chunk. `shared` is an array for the weights that the threads
+/// collect.
+fn weigh_part(weighing: &Weighing<'_, '_>, part: Int, shared: Shared) {
+    let k = weighing.k;
+    let chunk = k.add(k.mul(part, WARPS), k.shr(k.thread(), WARP.trailing_zeros()));
+    k.when(k.lt(chunk, k.int(weighing.plan.division.chunks() as i32)), || weighing.weigh(chunk, shared));
 }
 
-impl Interval<'_, '_> {
-    /// Finds the least weight to keep, and the sum of the kept weights of the chunk of this thread. If the interval
-    /// does not contain the threshold of top-p, or contains too many weights, sets the state to [`FAILED`].
-    fn select(&self, sums: &Records<'_>, state: Variable, least: Variable, sum: WideVariable) {
-        let (k, block) = (self.block.k, &self.block.block);
-        let fail = || k.set(state, k.int(FAILED));
-        let of_chunk = self.block.load_of_chunk(sums);
-        // An interval that is not empty needs the sums below, so a barrier follows.
-        self.block.clear_parts();
-        let [smallest, largest] = [Weighed::Least, Weighed::Largest].map(|word| of_chunk[word as usize]);
-        let of_chunk = |word: Weighed| k.join(of_chunk[word as usize], of_chunk[word as usize + 1]);
-        let above_of_chunk = of_chunk(Weighed::Above);
-        // If the interval is empty, its ends are the threshold of min-p.
-        let is_empty = k.le(self.high, self.low);
-        // The only collected weight; 0 if there are several.
-        let single = k.variable(k.int(0));
-        k.when(has_top_p(k, self.parameters, self.max_key), || {
-            let (mantissa, shift) =
-                (self.parameters.get(Column::TopPMantissa), self.parameters.get(Column::TopPShift));
-            let sums = [of_chunk(Weighed::Total), above_of_chunk, of_chunk(Weighed::Collected)];
-            // A thread without a chunk has the words 0. Collected weights are not 0. The complement reverses the order.
-            let smallest = k.select(k.lt(k.int(0), largest), smallest, k.int(i32::MAX));
-            let ([total, above, collected], [smallest, largest]) =
-                block.together(sums, [k.xor(smallest, k.int(-1)), largest]);
-            let range = [k.xor(smallest, k.int(-1)), largest];
-            let target = target(k, total, mantissa, shift);
-            k.when_else(k.not(k.wlt(above, target)), fail, || {
-                k.when(k.not(is_empty), || {
-                    let rest = k.wide_difference(target, above);
-                    let is_in_interval = k.not(k.wlt(collected, rest));
-                    k.when_else(is_in_interval, || self.find(range, rest, [state, least, single]), fail);
-                });
-            });
-        });
-        k.when(k.eq(k.get(state), k.int(WEIGH)), || {
-            let (least, single) = (k.get(least), k.get(single));
-            k.set_wide(sum, above_of_chunk);
-            k.when(k.not(is_empty), || {
-                k.when_else(
-                    k.lt(k.int(0), single),
-                    || {
-                        let collected = of_chunk(Weighed::Collected);
-                        let kept = k.wselect(k.le(least, single), collected, k.wide(0));
-                        k.set_wide(sum, k.wadd(above_of_chunk, kept));
-                    },
-                    || {
-                        let prepare = |entry: Entry| {
-                            let [weight, index] = entry.words;
-                            (self.block.chunk_of(index), weight)
-                        };
-                        self.list.for_each(prepare, |(chunk, weight)| {
-                            k.when(k.le(least, weight), || self.block.add_to_chunk(chunk, weight));
-                        });
-                        k.set_wide(sum, k.wadd(above_of_chunk, self.block.sum_of_parts()));
-                    },
-                );
-            });
-        });
-    }
-
-    /// Finds the collected weight at which the sum of the collected weights reaches `target`. If there are too many
-    /// weights, and they are not all equal, sets the state to [`FAILED`]. `smallest` and `largest` are the least and
-    /// the largest collected weight.
-    fn find(&self, [smallest, largest]: [Int; 2], target: Wide, [state, least, single]: [Variable; 3]) {
-        let k = self.block.k;
-        let min_weight = self.parameters.get(Column::MinWeight);
-        k.when_else(
-            k.eq(smallest, largest),
-            || {
-                k.set(single, largest);
-                k.set(least, least_weight(k, largest, min_weight));
-            },
-            || {
-                k.when_else(
-                    self.list.is_too_long(),
-                    || k.set(state, k.int(FAILED)),
-                    || {
-                        let weight = |entry: Entry| entry.words[0];
-                        let distance = |first, entry| k.sub(k.sub(largest, first), weight(entry));
-                        let range = k.sub(largest, smallest);
-                        let search = self.bins.by_weight(&self.list, (range, 0), distance, weight);
-                        let position = k.low(search.find(target)[0]);
-                        k.set(least, least_weight(k, k.sub(largest, position), min_weight));
-                    },
-                );
-            },
-        );
-    }
+/// Returns 1 if all other blocks of the row have called this function before, and 0 otherwise. If the result is 1, the
+/// block may load what the other blocks stored before their calls. `ended` is the address of the number of calls, and
+/// `parts` is the number of blocks. Contains barriers.
+fn ends_last(k: &Ptx, ended: Address, parts: usize) -> Int {
+    let before = k.shared(1);
+    k.barrier();
+    k.when(k.eq(k.thread(), k.int(0)), || {
+        k.fence();
+        k.store_shared_at(before, 0, k.fetch_add_global(ended, k.int(1)));
+        k.fence();
+    });
+    k.barrier();
+    k.select(k.eq(k.load_shared_at(before, 0), k.int(parts as i32 - 1)), k.int(1), k.int(0))
 }

@@ -9,7 +9,7 @@
 //! The wait ends after a limited number of polls. So no order of the blocks can stop the kernel. A block that has not
 //! found the maximum of the row does not sum the weights. Each block that sums its weights adds 1 to a counter of the
 //! row. [`decide`](super::decide) compares this counter with the number of slices. If the counter is smaller,
-//! [`weigh`](super::weigh) reads the row again.
+//! [`finish`](super::finish) reads the row again.
 
 use super::maximum::{combine, Maximum};
 use super::plan::Group;

@@ -4,11 +4,8 @@ use crate::kernels::gpu::block::Block;
 use crate::ptx::{Address, Int, Mask, Ptx, Shared, Variable, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// The number of places of a thread in shared memory. A candidate in the last place is lost.
-const PLACES: usize = 11;
-/// If a thread of a warp has more than this number of candidates, [`Collector::make_room`] stores the entries of the
-/// warp.
-const MOST_WAITING: usize = 5;
+/// The largest number of places of a thread in shared memory.
+const LARGEST_PLACES: usize = 11;
 /// The largest number of entries that a thread keeps in registers. Each loop over a list contains code for each of
 /// these entries, except after [`List::in_memory`]. If the code of `decide` is long, its warps wait for instructions.
 const LARGEST_KEPT: usize = 5;
@@ -25,7 +22,7 @@ const ENTRY_BYTES: usize = 8;
 /// an entry, it stores this entry alone.
 pub(super) struct Collector<'k, L, S, E> {
     k: &'k Ptx,
-    places: Shared,
+    places: ThreadPlaces,
     /// The addresses of the first and the last place of this thread. A candidate in the last place is lost.
     first: Int,
     last: Int,
@@ -53,6 +50,27 @@ pub(super) struct Reserved {
     first: Variable,
 }
 
+/// The places of all threads of a block in shared memory.
+#[derive(Clone, Copy)]
+pub(super) struct ThreadPlaces {
+    array: Shared,
+    /// The number of places of a thread. A candidate in the last place is lost.
+    count: usize,
+}
+
+impl ThreadPlaces {
+    /// Returns the largest number of places, in a new array.
+    pub(super) fn new(k: &Ptx) -> ThreadPlaces {
+        ThreadPlaces { array: k.shared(2 * LARGEST_PLACES * k.threads()), count: LARGEST_PLACES }
+    }
+
+    /// Returns as many places as fit in an array.
+    pub(super) fn of(k: &Ptx, array: Shared) -> ThreadPlaces {
+        let count = array.len() / (2 * k.threads());
+        ThreadPlaces { array, count: count.min(LARGEST_PLACES) }
+    }
+}
+
 impl<'k, L, S, E> Collector<'k, L, S, E>
 where
     L: Fn() -> Address,
@@ -64,15 +82,15 @@ where
     /// candidate is an entry, and `entry` returns the words of the entry.
     pub(super) fn new(
         k: &'k Ptx,
+        places: ThreadPlaces,
         (lists, capacity): (Wide, usize),
         row: Int,
         len: L,
         selects: S,
         entry: E,
     ) -> Collector<'k, L, S, E> {
-        let places = k.shared(2 * PLACES * k.threads());
-        let first = k.shared_address(places, k.shl(k.thread(), 1));
-        let last = k.add(first, k.int(((PLACES - 1) * Self::step(k)) as i32));
+        let first = k.shared_address(places.array, k.shl(k.thread(), 1));
+        let last = k.add(first, k.int(((places.count - 1) * Self::step(k)) as i32));
         let next = k.variable(first);
         Collector { k, places, first, last, next, len, selects, entry, lists, row, capacity }
     }
@@ -121,7 +139,9 @@ where
     /// If a thread of the warp has few places left, stores the entries of the warp in the list.
     pub(super) fn make_room(&self) {
         let k = self.k;
-        let most = k.add(self.first, k.int((MOST_WAITING * Self::step(k)) as i32));
+        // If a thread has more candidates than this, the next ones may have too few places.
+        let most = self.places.count / 2;
+        let most = k.add(self.first, k.int((most * Self::step(k)) as i32));
         k.when(k.warp_any(k.lt(most, k.get(self.next))), || {
             let reserved = Reserved::new(k);
             self.reserve(&reserved);
@@ -167,7 +187,7 @@ where
 
     fn candidate(&self, number: Int) -> [Int; 2] {
         let k = self.k;
-        k.load_shared_words(self.places, k.shl(k.element(number, k.threads(), k.thread()), 1))
+        k.load_shared_words(self.places.array, k.shl(k.element(number, k.threads(), k.thread()), 1))
     }
 
     fn store(&self, at: Int, words: [Int; 2]) {
@@ -201,6 +221,8 @@ pub(super) struct List<'k> {
     kept: Vec<[Int; 2]>,
     /// The number of further entries in a round of a loop.
     further: usize,
+    /// Whether this kernel has stored the list.
+    is_new: bool,
 }
 
 /// An entry of a list.
@@ -231,7 +253,17 @@ impl<'k> List<'k> {
         let k = block.k;
         let first = k.address(lists, k.element(row, capacity, block.thread), ENTRY_BYTES);
         let rest = k.sub(count, block.thread);
-        let mut list = List { block, lists, capacity, row, count, rest, kept: Vec::new(), further: FURTHER };
+        let mut list = List {
+            block,
+            lists,
+            capacity,
+            row,
+            count,
+            rest,
+            kept: Vec::new(),
+            further: FURTHER,
+            is_new: false,
+        };
         let load = |number: usize| {
             let place = number * k.threads();
             // The places after the capacity are not loaded. If the list is too long, no thread uses its entries.
@@ -247,6 +279,13 @@ impl<'k> List<'k> {
         let largest = capacity.div_ceil(k.threads()).min(LARGEST_KEPT);
         list.kept = (0..largest).map(load).collect();
         list
+    }
+
+    /// A list that other blocks of this kernel have stored: see [`Ptx::load_stored_if`]. The thread keeps no entries in
+    /// registers. The arguments are those of [`List::load`].
+    pub(super) fn stored(block: Block<'k>, lists: Wide, capacity: usize, row: Int, count: Int) -> List<'k> {
+        let rest = block.k.sub(count, block.thread);
+        List { block, lists, capacity, row, count, rest, kept: Vec::new(), further: FURTHER, is_new: true }
     }
 
     /// Returns the same list, but without entries in registers. A loop over the returned list has little code. Use it
@@ -351,7 +390,13 @@ impl<'k> List<'k> {
             let load = |number: usize| {
                 let place = k.min(self.place(first, number), last);
                 let address = k.address(self.lists, k.element(self.row, self.capacity, place), ENTRY_BYTES);
-                Entry { words: k.load_pair(address), kept: None }
+                let words = if self.is_new {
+                    let words = k.load_stored_if(k.always(), address, 0, 2, k.int(0));
+                    [words[0], words[1]]
+                } else {
+                    k.load_pair(address)
+                };
+                Entry { words, kept: None }
             };
             body((0..self.further).map(|number| (self.exists(first, number), load(number))).collect());
         });

@@ -1,16 +1,17 @@
 //! The kernels of the arbitrary path. They accept any k.
 //!
-//! Kernels with one block per slice alternate with kernels with one block per row:
+//! There are four kernels. In the first and the third, one block processes a row. In the others, several blocks process
+//! a row.
 //!
 //! 1. [`sample`] finds a bound for each row from a sample of the row.
 //! 2. [`scan`] finds the maximum and the status bits. It collects the entries above the bound of the row, counts those
 //!    at the bound, and counts those below the bound in bins.
 //! 3. [`decide`] stores the results of the rows that need nothing else. For each other row, it finds two weights that
 //!    enclose the threshold of top-p.
-//! 4. [`weigh`] sums the weights, and collects the weights between these two. It reads the logits only for rows that
-//!    need it.
-//! 5. [`finish`] stores the results of these rows. If a list was too short or too long, the block of the row selects
-//!    the entries from the whole row ([`whole_row`]).
+//! 4. [`finish`] stores the results of these rows. If a row needs the sum of all weights, several blocks sum its weights
+//!    together, and collect those between the two weights that `decide` found ([`weigh`]). The block that ends last
+//!    selects the entries. If a list was too short or too long, one block selects the entries from the whole row
+//!    ([`whole_row`]).
 //!
 //! In [`scan`], the blocks that process a plain draw wait for each other, for a limited time ([`held`]). No other block
 //! waits for another block. A block whose row does not need a step does not read the logits in this step.
@@ -19,8 +20,8 @@
 //!
 //! ```text
 //! records, state, list, shared_list, positions, division, weights ← plan, few, bin_entries, maximum, slice_block,
-//!   row_block, sample ← held, search, draw, drawn, histogram ← scan ← rest, ties, counted ← decide, weigh, whole_row
-//!   ← finish ← this file
+//!   row_block, sample ← held, search, draw, drawn, histogram ← scan ← rest, ties, counted, weigh, interval ← decide,
+//!   whole_row ← finish ← this file
 //! ```
 
 mod bin_entries;
@@ -33,6 +34,7 @@ mod few;
 mod finish;
 mod held;
 mod histogram;
+mod interval;
 mod list;
 mod maximum;
 mod plan;
@@ -60,7 +62,7 @@ use crate::kernels::target::Gpu;
 use crate::mlir::stablehlo::{Hlo, Value};
 use crate::ptx::Ptx;
 use plan::Plan;
-use records::{DECIDED, SAMPLED, SCANNED, SUM, WEIGHED};
+use records::{COUNTERS, DECIDED, SAMPLED, SCANNED, SUM, WEIGHED};
 pub(super) use sample::sampled_indices;
 use state::STATE;
 
@@ -73,44 +75,54 @@ enum Kernel {
     Sample,
     Scan,
     Decide,
-    Weigh,
     Finish,
 }
 
 impl Kernel {
-    const ALL: [Kernel; 5] = [Kernel::Sample, Kernel::Scan, Kernel::Decide, Kernel::Weigh, Kernel::Finish];
+    const ALL: [Kernel; 4] = [Kernel::Sample, Kernel::Scan, Kernel::Decide, Kernel::Finish];
 
     fn name(self) -> &'static str {
         match self {
             Kernel::Sample => "nucleus_sample",
             Kernel::Scan => "nucleus_scan",
             Kernel::Decide => "nucleus_decide",
-            Kernel::Weigh => "nucleus_weigh",
             Kernel::Finish => "nucleus_finish_row",
         }
     }
 
-    /// Whether the kernel has one block per slice. The other kernels have one block per row.
-    fn reads_slices(self) -> bool {
-        matches!(self, Kernel::Scan | Kernel::Weigh)
+    /// The number of blocks.
+    fn blocks(self, spec: &Spec, plan: &Plan) -> usize {
+        match self {
+            Kernel::Sample | Kernel::Decide => spec.batch,
+            Kernel::Scan => spec.batch * plan.division.slices,
+            Kernel::Finish => spec.batch * finish::parts(plan),
+        }
+    }
+
+    /// The number of blocks of a multiprocessor for which the kernel must have enough registers.
+    fn resident_blocks(self) -> usize {
+        match self {
+            Kernel::Sample | Kernel::Decide => 1,
+            Kernel::Scan => division::RESIDENT_BLOCKS,
+            Kernel::Finish => finish::RESIDENT_BLOCKS,
+        }
     }
 
     /// The number of threads of a block.
     fn threads(self) -> usize {
         match self {
-            Kernel::Scan | Kernel::Weigh => division::THREADS,
+            Kernel::Scan => division::THREADS,
             Kernel::Sample => sample::THREADS,
             Kernel::Decide | Kernel::Finish => row_block::THREADS,
         }
     }
 
     fn text(self, spec: &Spec, plan: &Plan, seeded: bool) -> String {
-        let k = &if self.reads_slices() { division::kernel() } else { Ptx::new(self.threads(), 1) };
+        let k = &Ptx::new(self.threads(), self.resident_blocks());
         match self {
             Kernel::Sample => sample::write(k, spec, plan),
             Kernel::Scan => scan::write(k, spec, plan),
             Kernel::Decide => decide::write(k, spec, plan, seeded),
-            Kernel::Weigh => weigh::write(k, spec, plan),
             Kernel::Finish => finish::write(k, spec, plan, seeded),
         }
         k.text(self.name())
@@ -131,11 +143,9 @@ pub(super) fn calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> [Va
     let &Operands { logits, parameters, step } = operands;
     let plan = &Plan::new(spec, gpu);
     let division = &plan.division;
-    let all_slices = spec.batch * division.slices;
     let run = |kernel: Kernel, operands: &[Value], results: &[Vec<usize>], aliases: &[(usize, usize)]| {
         let text = kernel.text(spec, plan, step.is_some());
-        let blocks = if kernel.reads_slices() { all_slices } else { spec.batch };
-        let grid = (blocks, kernel.threads());
+        let grid = (kernel.blocks(spec, plan), kernel.threads());
         call_in_place(h, kernel.name(), &text, grid, operands, results, aliases)
     };
     let of_rows = |len: usize| vec![spec.batch, len];
@@ -155,21 +165,16 @@ pub(super) fn calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> [Va
     let mut operands = vec![logits, parameters, sampled];
     operands.extend(&scanned);
     operands.extend(step);
-    let kinds = [&results[..], &[of_rows(DECIDED), of_rows(1)]].concat();
+    let kinds = [&results[..], &[of_rows(DECIDED), of_rows(COUNTERS)]].concat();
     let decision = run(Kernel::Decide, &operands, &kinds, &[]);
-    let [numbers, thresholds, tokens, decided, lens] = decision[..] else { unreachable!("five results") };
-    let lists = of_rows(2 * weigh::capacity(spec));
-    let weighed = run(
-        Kernel::Weigh,
-        &[logits, parameters, decided, slices, lens],
-        &[of_chunks(WEIGHED), lists, of_rows(1)],
-        &[(4, 2)],
-    );
-    let mut operands = vec![logits, parameters, decided];
-    operands.extend(weighed);
-    operands.extend([numbers, thresholds, tokens]);
+    let [numbers, thresholds, tokens, decided, counters] = decision[..] else { unreachable!("five results") };
+    let mut operands = vec![logits, parameters, decided, slices, counters, numbers, thresholds, tokens];
     operands.extend(sums);
     operands.extend(step);
-    let results = run(Kernel::Finish, &operands, &results, &[(6, 0), (7, 1), (8, 2)]);
-    [results[0], results[1], results[2]]
+    let lists = of_rows(2 * weigh::capacity(spec));
+    let kinds = [&[of_chunks(WEIGHED), lists, of_rows(COUNTERS)], &results[..]].concat();
+    let aliases = [(4, 2), (5, 3), (6, 4), (7, 5)];
+    let finished = run(Kernel::Finish, &operands, &kinds, &aliases);
+    let [_, _, _, numbers, thresholds, tokens] = finished[..] else { unreachable!("six results") };
+    [numbers, thresholds, tokens]
 }

@@ -29,6 +29,12 @@ impl<'k> Records<'k> {
         self.k.load_words_if(mask, self.address(record), word * 4, 1, self.k.int(0))[0]
     }
 
+    /// The address of a word of a record.
+    pub(super) fn word(&self, record: Int, word: usize) -> Address {
+        let k = self.k;
+        k.address(self.array, k.element(record, self.len, k.int(word as i32)), 4)
+    }
+
     /// The address of a record.
     pub(super) fn address(&self, record: Int) -> Address {
         self.k.address(self.array, record, self.len * 4)
@@ -112,11 +118,15 @@ pub(super) const DECIDED: usize = 8;
 /// The results of the row have been stored.
 pub(super) const DONE: i32 = 0;
 /// The row needs the sum of all weights.
-pub(super) const WEIGH: i32 = 1;
+pub(super) const WEIGH: i32 = 7;
 /// The list of the row is too short or too long, or the row has top-k but no list.
 pub(super) const FAILED: i32 = 2;
 /// The row is a plain draw, and the scan has summed the weights of its chunks.
 pub(super) const SUMMED: i32 = 3;
+
+/// The counters of the last kernel for each row: the length of the list of collected weights, and the number of blocks
+/// that have weighed their part of the row.
+pub(super) const COUNTERS: usize = 2;
 
 /// The number of words of a chunk of a plain draw. These words are the sum of all weights of the chunk.
 pub(super) const SUM: usize = 2;

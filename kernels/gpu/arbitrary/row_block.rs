@@ -7,12 +7,12 @@ use super::weights::{add_in_parts, sum_of_parts, LARGEST_SUM};
 use crate::kernels::gpu::block::{Block, SumsOfWords};
 use crate::kernels::gpu::logits::{Run, SliceLogits};
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Mask, Ptx, Shared, Wide, WARP};
+use crate::ptx::{Address, Int, Mask, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The number of threads of a block that processes a row.
 pub(super) const THREADS: usize = 512;
-const WARPS: usize = THREADS / WARP;
+pub(super) const WARPS: usize = THREADS / WARP;
 // Lane `i` of a warp reads the value of warp `i`, so each warp of the block needs a lane.
 const _: () = assert!(WARPS <= WARP);
 const _: () = assert!(super::division::LARGEST_CHUNK <= LARGEST_SUM && LARGEST_CHUNKS <= THREADS);
@@ -36,9 +36,10 @@ pub(super) struct RowBlock<'k> {
 }
 
 impl<'k> RowBlock<'k> {
-    /// `row_of_logits` is the number of the row in the array at `logits`.
+    /// `row_of_logits` is the number of row `row` in the array at `logits`.
     pub(super) fn new(
         k: &'k Ptx,
+        row: Int,
         spec: &'k Spec,
         division: &'k Division,
         logits: Wide,
@@ -48,7 +49,7 @@ impl<'k> RowBlock<'k> {
         RowBlock {
             k,
             block,
-            row: k.block(),
+            row,
             spec,
             division,
             logits,
@@ -82,12 +83,27 @@ impl<'k> RowBlock<'k> {
     /// Loads the record of this thread's chunk from an array with one record for each chunk of the batch. The words are
     /// 0 if this thread has no chunk.
     pub(super) fn load_of_chunk(&self, records: &Records<'_>) -> Vec<Int> {
-        let k = self.k;
-        let address = k.address(records.array, self.chunk_number(), records.len * 4);
-        let load = |first: usize| {
-            let count = (records.len - first).min(4);
-            k.load_words_if(self.is_chunk(), address, first * 4, count, k.int(0))
-        };
+        self.load_record(records, |address, offset, count| {
+            self.k.load_words_if(self.is_chunk(), address, offset, count, self.k.int(0))
+        })
+    }
+
+    /// Like [`RowBlock::load_of_chunk`], for records that other blocks of this kernel have stored: see
+    /// [`Ptx::load_stored_if`].
+    pub(super) fn load_stored_of_chunk(&self, records: &Records<'_>) -> Vec<Int> {
+        self.load_record(records, |address, offset, count| {
+            self.k.load_stored_if(self.is_chunk(), address, offset, count, self.k.int(0))
+        })
+    }
+
+    /// `load` loads some words of the record at an address.
+    fn load_record(
+        &self,
+        records: &Records<'_>,
+        load: impl Fn(Address, usize, usize) -> Vec<Int>,
+    ) -> Vec<Int> {
+        let address = self.k.address(records.array, self.chunk_number(), records.len * 4);
+        let load = |first: usize| load(address, first * 4, (records.len - first).min(4));
         (0..records.len).step_by(4).flat_map(load).collect()
     }
 

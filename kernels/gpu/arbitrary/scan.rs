@@ -3,7 +3,7 @@
 //! entries below the bound by their distance from it.
 
 use super::held::{Arrays, Held};
-use super::list::{Collector, Reserved};
+use super::list::{Collector, Reserved, ThreadPlaces};
 use super::maximum::{combine, Maximum};
 use super::plan::Plan;
 use super::records::{has_flag, Records, Sampled, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED, SCANNED, SUM};
@@ -57,6 +57,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
         let at_bound = k.variable(k.int(0));
         let list = Collector::new(
             k,
+            ThreadPlaces::new(k),
             (lists, capacity(spec)),
             row,
             || state.len(),

@@ -30,6 +30,11 @@ impl<'a, 'k> Bins<'a, 'k> {
         Bins { block, parts: [(); 2].map(|()| k.shared(BINS)) }
     }
 
+    /// Bins in an array of at least two times [`BINS`] words.
+    pub(super) fn of(block: &'a RowBlock<'k>, array: Shared) -> Bins<'a, 'k> {
+        Bins { block, parts: [array, block.k.part(array, BINS)] }
+    }
+
     /// Finds the first position for which the number of entries at or before it reaches `wanted`. The result can also
     /// be a later position if no entry is between the two positions. Returns three results: the position, `wanted`
     /// minus the number of entries before this position, and whether the number of entries at this position is larger

@@ -1,13 +1,14 @@
 //! The second pass over the logits, for rows whose results depend on the sum of all weights. The pass computes the sums
 //! of the weights of each chunk. It also collects the weights in the interval that contains the threshold of top-p.
 
-use super::list::{Collector, Reserved};
+use super::list::{Collector, Reserved, ThreadPlaces};
 use super::plan::Plan;
-use super::records::{Decided, Records, Scanned, DECIDED, SCANNED, WEIGH, WEIGHED};
-use super::slice_block::SliceBlock;
+use super::records::{Decided, Records, Scanned};
 use super::weights::{add_all, Weights};
+use crate::kernels::gpu::logits::SliceLogits;
+use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Ptx};
+use crate::ptx::{Address, Int, Ptx, Shared, Wide};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The largest number of weights that are collected in a row.
@@ -18,27 +19,42 @@ pub(super) fn capacity(spec: &Spec) -> usize {
     LARGEST_LIST.min(spec.vocab)
 }
 
-/// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, the decided records, the
-/// slices, the initial lengths of the lists, and the results: the sums of the chunks, the lists (weight and index), and
-/// the new lengths of the lists. The new lengths use the memory of the initial lengths.
-pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
-    let slice = SliceBlock::arguments(k, spec, &plan.division);
-    let (decided, slices) = (Records::argument(k, DECIDED), Records::argument(k, SCANNED));
-    let _before = k.argument();
-    let sums = Records::argument(k, WEIGHED);
-    let [lists, lens] = [(); 2].map(|()| k.argument());
-    let row = slice.row;
-    let word = |word: Decided| decided.load(row, word as usize);
-    k.when(k.eq(word(Decided::State), k.int(WEIGH)), || {
-        let weights = Weights::without_top_k(k, &slice.parameters, word(Decided::MaxKey));
+/// A row that the second pass weighs, and the arrays of the pass.
+pub(super) struct Weighing<'a, 'k> {
+    pub(super) k: &'k Ptx,
+    pub(super) spec: &'a Spec,
+    pub(super) plan: &'a Plan,
+    pub(super) row: Int,
+    pub(super) logits: Wide,
+    pub(super) parameters: &'a Parameters<'k>,
+    /// The words of [`Decided`].
+    pub(super) decided: &'a [Int],
+    /// The records of the slices.
+    pub(super) slices: &'a Records<'k>,
+    /// The words of [`Weighed`](super::records::Weighed) for each chunk.
+    pub(super) sums: &'a Records<'k>,
+    /// The collected weights and their indices.
+    pub(super) lists: Wide,
+    /// The address of the length of the list of the row.
+    pub(super) len: Address,
+}
+
+impl Weighing<'_, '_> {
+    /// Processes a chunk of the row, in one warp. The threads use `places` in shared memory for the weights that they
+    /// collect.
+    pub(super) fn weigh(&self, chunk: Int, places: Shared) {
+        let (k, division) = (self.k, &self.plan.division);
+        let word = |word: Decided| self.decided[word as usize];
+        let weights = Weights::without_top_k(k, self.parameters, word(Decided::MaxKey));
         let (low, high) = (word(Decided::Low), word(Decided::High));
         let [total, above, collected] = [0; 3].map(|value| k.wide_variable(k.wide(value)));
         let [least, largest] = [i32::MAX, 0].map(|value| k.variable(k.int(value)));
         let list = Collector::new(
             k,
-            (lists, capacity(spec)),
-            row,
-            || k.address(lens, row, 4),
+            ThreadPlaces::of(k, places),
+            (self.lists, capacity(self.spec)),
+            self.row,
+            || self.len,
             |[weight, _]| {
                 add_all(k, collected, [weight].into_iter());
                 k.set(least, k.min(k.get(least), weight));
@@ -56,11 +72,13 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
         let (width, last) = (k.max(k.sub(high, low), k.int(0)), k.sub(high, k.int(1)));
         // If the weight of the maximum of a slice is 0, all weights of the slice are 0. The records of a plain draw can
         // describe the slices of another division: see `held.rs`. So a plain draw uses the maximum of the row.
-        let record = k.element(row, plan.records(), slice.slice);
-        let max = slices.load(record, Scanned::MaxKey as usize);
+        let record = k.element(self.row, self.plan.records(), division.slice_of(k, chunk));
+        let max = self.slices.load(record, Scanned::MaxKey as usize);
         let max = k.select(is_divided, max, word(Decided::MaxKey));
         k.when(k.lt(k.int(0), weights.of(max, k.int(0))), || {
-            slice.for_each_tile(|logits| {
+            let row = self.parameters.row_of_logits(self.spec);
+            division.for_each_tile(k, chunk, |run| {
+                let logits = SliceLogits::load_run(k, self.spec, self.logits, row, run);
                 weights.of_tile(&logits, accepts_raw, |numbers, weights| {
                     add_all(k, total, weights.iter().copied());
                     k.when(is_divided, || {
@@ -97,7 +115,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan) {
         let of_warp = [total, above, collected].map(|sum| k.wide_warp_sum(k.get_wide(sum)));
         let mut words: Vec<Int> = of_warp.into_iter().flat_map(|sum| [k.low(sum), k.high(sum)]).collect();
         words.extend([k.warp_min(k.get(least)), k.warp_max(k.get(largest))]);
-        sums.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &words);
+        let number = k.element(self.row, division.chunks(), chunk);
+        self.sums.store_if(k.eq(k.lane(), k.int(0)), number, &words);
         k.when(is_divided, || list.flush(&reserved));
-    });
+    }
 }

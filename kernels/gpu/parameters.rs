@@ -23,8 +23,8 @@ impl<'k> Parameters<'k> {
         Parameters { k, address, row, loaded: None }
     }
 
-    /// Like [`Parameters::new`], but loads all columns here. A kernel with enough registers calls this at its start, so
-    /// that it waits for memory only once.
+    /// Like [`Parameters::new`], but loads all columns here, so that the kernel waits for memory only once. The kernel
+    /// needs enough registers.
     pub(super) fn load(k: &'k Ptx, parameters: Wide, row: Int) -> Parameters<'k> {
         let parameters = Parameters::new(k, parameters, row);
         let loaded = std::array::from_fn(|column| k.load(parameters.address, column * 4));
@@ -62,8 +62,8 @@ impl<'k> Parameters<'k> {
         }
     }
 
-    /// Lets the last warp compute the random words and store them in shared memory. A kernel calls this at its start,
-    /// because the other warps then wait for their first loads. All threads can read the words after the next barrier.
+    /// Lets the last warp compute the random words and store them in shared memory. Most kernels call this at their
+    /// start, because the other warps then wait for their first loads. All threads can read the words after the next barrier.
     pub(super) fn share_random_words(&self, step: Option<Wide>) -> Shared {
         let k = self.k;
         let shared = k.shared(4);

@@ -129,8 +129,9 @@ impl Ptx {
         self.int_op("ld.relaxed.gpu.global.b32", &[&format_args!("[{}+{offset}]", address.0)])
     }
 
-    /// Like [`Ptx::load_words_if`], for words that another block of this kernel has stored. A [`Ptx::fence`] of each
-    /// block must order the store before the load.
+    /// Loads one, two or four consecutive words that blocks of this kernel have stored, where the mask is true. Elsewhere,
+    /// the words are `otherwise`. The address is a multiple of their size. Fences must order the stores of other blocks
+    /// before the load: see [`Ptx::fence`].
     pub fn load_stored_if(
         &self,
         mask: Mask,
@@ -145,9 +146,10 @@ impl Ptx {
         words
     }
 
-    /// Orders the accesses to memory before the fence and those after it. The accesses before it include those of other
-    /// threads of the block before a barrier. For the threads of another block, the order needs an atomic operation
-    /// after this fence, and a fence after the same atomic operation in the other block.
+    /// Orders the accesses to memory before the fence and those after it. Accesses of other threads of the block before a
+    /// barrier count as accesses before a later fence. Another block sees this order if two conditions hold. First, the
+    /// thread of this fence then executes an atomic operation. Second, a thread of the other block later executes an
+    /// atomic operation on the same word, and then a fence.
     pub fn fence(&self) {
         self.line(format_args!("fence.acq_rel.gpu"));
     }

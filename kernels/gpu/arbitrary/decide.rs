@@ -88,7 +88,7 @@ struct Row<'a, 'k> {
 
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the sampled records, the
 /// slices, the number of entries at the bound in each chunk, the lists, the state, the step if `seeded`, the arrays of
-/// [`Results`], the decided records, and the counters of the last kernel. The kernel sets these counters to 0.
+/// [`Results`], the decided records, and the counters of the last kernel, which this kernel sets to 0.
 pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let row = k.block();

@@ -7,11 +7,11 @@ use crate::kernels::target::Gpu;
 use crate::ptx::{Int, Ptx, WARP};
 use crate::semantics::arith::Arith;
 
-/// The number of threads of a block that processes a slice.
+/// The number of threads of a block of `scan`.
 pub(super) const THREADS: usize = 256;
 /// The number of chunks of a slice: one per warp.
 const CHUNKS: usize = THREADS / WARP;
-/// The number of blocks that a multiprocessor can run at the same time.
+/// The number of blocks of `scan` that a multiprocessor can run at the same time.
 pub(super) const RESIDENT_BLOCKS: usize = 4;
 /// The number of logits that a thread has in registers: the first value in most batches, the second in batches with few
 /// logits.
@@ -24,7 +24,7 @@ pub(super) const LARGEST_CHUNKS: usize = LARGEST_SLICES * CHUNKS;
 /// eight logits.
 pub(super) const LARGEST_CHUNK: usize = 1 << 12;
 
-/// A row consists of slices. One block processes one slice. A slice consists of chunks of consecutive logits. One warp
+/// A row consists of slices. One block of `scan` processes one slice. A slice consists of chunks of consecutive logits. One warp
 /// processes one chunk, tile by tile. A tile is in registers.
 pub(super) struct Division {
     /// The number of logits of a tile in each thread.

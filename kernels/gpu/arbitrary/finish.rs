@@ -20,11 +20,12 @@ use crate::kernels::spec::Spec;
 use crate::ptx::{Address, Int, Ptx, Shared, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// The number of blocks that a multiprocessor can run at the same time.
+/// The number of blocks of this kernel that a multiprocessor can run at the same time.
 pub(super) const RESIDENT_BLOCKS: usize = 2;
 
 /// The length of the array in shared memory that contains first the places of the weights that the threads collect, and
-/// then the bins of the searches.
+/// then the bins of the searches. A thread has ten places of two words. With eleven places, all arrays of the kernel
+/// would need more than 48 KB.
 const SHARED: usize = 20 * THREADS;
 const _: () = assert!(SHARED >= 2 * search::BINS);
 
@@ -36,11 +37,11 @@ pub(super) fn parts(plan: &Plan) -> usize {
 /// Writes the kernel, with [`parts`] blocks per row. Its arguments are the logits, the parameters, the decided records,
 /// the slices, the initial counters, the results of `decide`, the sums of the scan if the plan has groups, the step if
 /// `seeded`, the words of the chunks, the lists (weight and index), the counters, and the arrays of [`Results`]. The
-/// counters and the arrays of [`Results`] use the memory of the initial ones.
+/// counters use the memory of the initial counters. The arrays of [`Results`] use the memory of the results of `decide`.
 pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
-    // The first parts of all rows have the first blocks. So most rows end at about the same time, and the blocks that
-    // select their entries run together, after the last logits were read.
+    // The first parts of all rows have the first blocks, then the second parts, and so on. So most rows should end at
+    // about the same time, and few blocks should still read logits while others select entries.
     let (part, row) = k.divide(k.block(), spec.batch);
     let (decided, slices) = (Records::argument(k, DECIDED), Records::argument(k, SCANNED));
     let [_, _, _, _] = [(); 4].map(|()| k.argument());
@@ -55,7 +56,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
     k.when(k.lt(k.int(DONE), k.get(state)), || {
         let shared = k.shared(SHARED);
         let needs_weights = k.eq(k.get(state), k.int(WEIGH));
-        // In the other states, only the first block of the row does something.
+        // In the other states, the first block of the row does all the work.
         let is_last = k.variable(k.select(k.eq(part, k.int(0)), k.int(1), k.int(0)));
         k.when(needs_weights, || {
             let (parameters, decided) = (&Parameters::new(k, parameters, row), &load_decided());
@@ -131,9 +132,9 @@ fn weigh_part(weighing: &Weighing<'_, '_>, part: Int, shared: Shared) {
     k.when(k.lt(chunk, k.int(weighing.plan.division.chunks() as i32)), || weighing.weigh(chunk, shared));
 }
 
-/// Returns 1 if all other blocks of the row have called this function before, and 0 otherwise. If the result is 1, the
-/// block may load what the other blocks stored before their calls. `ended` is the address of the number of calls, and
-/// `parts` is the number of blocks. Contains barriers.
+/// Returns 1 in the last block of the row that calls this function, and 0 in the others. The last block may then load what
+/// the other blocks stored before their calls. `ended` is the address of the number of blocks that have called this
+/// function. `parts` is the number of blocks of the row. Contains barriers.
 fn ends_last(k: &Ptx, ended: Address, parts: usize) -> Int {
     let before = k.shared(1);
     k.barrier();

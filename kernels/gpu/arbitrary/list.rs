@@ -1,4 +1,4 @@
-//! The list of a row: entries that the blocks of its slices collect, in any order.
+//! The list of a row: entries that several blocks collect, in any order.
 
 use crate::kernels::gpu::block::Block;
 use crate::ptx::{Address, Int, Mask, Ptx, Shared, Variable, Wide, WARP};
@@ -221,7 +221,7 @@ pub(super) struct List<'k> {
     kept: Vec<[Int; 2]>,
     /// The number of further entries in a round of a loop.
     further: usize,
-    /// Whether this kernel has stored the list.
+    /// Whether blocks of this kernel have stored the list. Then a load must see what other blocks store.
     is_new: bool,
 }
 
@@ -281,7 +281,7 @@ impl<'k> List<'k> {
         list
     }
 
-    /// A list that other blocks of this kernel have stored: see [`Ptx::load_stored_if`]. The thread keeps no entries in
+    /// Returns a list that blocks of this kernel have stored: see [`Ptx::load_stored_if`]. The thread keeps no entries in
     /// registers. The arguments are those of [`List::load`].
     pub(super) fn stored(block: Block<'k>, lists: Wide, capacity: usize, row: Int, count: Int) -> List<'k> {
         let rest = block.k.sub(count, block.thread);

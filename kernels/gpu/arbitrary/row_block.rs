@@ -88,7 +88,7 @@ impl<'k> RowBlock<'k> {
         })
     }
 
-    /// Like [`RowBlock::load_of_chunk`], for records that other blocks of this kernel have stored: see
+    /// Like [`RowBlock::load_of_chunk`], for records that blocks of this kernel have stored: see
     /// [`Ptx::load_stored_if`].
     pub(super) fn load_stored_of_chunk(&self, records: &Records<'_>) -> Vec<Int> {
         self.load_record(records, |address, offset, count| {

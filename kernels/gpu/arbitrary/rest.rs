@@ -32,8 +32,9 @@ pub(super) struct Rest<'k> {
     /// The least and the largest possible sum of all weights.
     pub(super) least: WideVariable,
     pub(super) most: WideVariable,
-    /// The running sums of the least possible sums of the bins (element 0) and of the largest possible sums (element
-    /// 1). Each element has two running sums: before the first bin of this thread, and up to its last bin.
+    /// The running sums over the bins. Element 0 adds up the least possible sum of each bin, and element 1 adds up the
+    /// largest possible sum. Each element has two values: the running sum before the first bin of this thread, and the
+    /// running sum up to its last bin.
     running: [[WideVariable; 2]; 2],
     /// The places that [`Rest::interval`] finds, one for each of the two running sums.
     places: [Place<'k>; 2],

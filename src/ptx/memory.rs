@@ -84,10 +84,21 @@ impl Ptx {
         count: usize,
         otherwise: Int,
     ) -> Vec<Int> {
+        self.load_vector_if(LOAD_ONCE, mask, (address, offset), count, otherwise)
+    }
+
+    fn load_vector_if(
+        &self,
+        instruction: &str,
+        mask: Mask,
+        (address, offset): (Address, usize),
+        count: usize,
+        otherwise: Int,
+    ) -> Vec<Int> {
         let words: Vec<Int> = (0..count).map(|_| self.int_op("mov.b32", &[&otherwise])).collect();
         let (vector, names) = vector_of(&words);
         let base = address.0;
-        self.line(format_args!("@{mask} {LOAD_ONCE}{vector}.b32 {names}, [{base}+{offset}]"));
+        self.line(format_args!("@{mask} {instruction}{vector}.b32 {names}, [{base}+{offset}]"));
         words
     }
 
@@ -140,10 +151,7 @@ impl Ptx {
         count: usize,
         otherwise: Int,
     ) -> Vec<Int> {
-        let words: Vec<Int> = (0..count).map(|_| self.int_op("mov.b32", &[&otherwise])).collect();
-        let (vector, names) = vector_of(&words);
-        self.line(format_args!("@{mask} ld.global{vector}.b32 {names}, [{}+{offset}]", address.0));
-        words
+        self.load_vector_if("ld.global", mask, (address, offset), count, otherwise)
     }
 
     /// Orders the accesses to memory before the fence and those after it. Accesses of other threads of the block before a

@@ -6,18 +6,19 @@ use super::interval::Interval;
 use super::list::List;
 use super::plan::Plan;
 use super::records::{
-    Decided, Records, COUNTERS, DECIDED, DONE, FAILED, SCANNED, SUM, SUMMED, WEIGH, WEIGHED,
+    Counter, Decided, Records, COUNTERS, DECIDED, DONE, FAILED, SCANNED, SUM, SUMMED, WEIGH, WEIGHED,
 };
 use super::row_block::{RowBlock, RunningSums, THREADS, WARPS};
 use super::search::{self, Bins};
-use super::weigh::{capacity, Weighing};
+use super::slice_block::SliceBlock;
+use super::weigh::{capacity, weigh, Arrays};
 use super::weights::{is_drawn, NO_TOP_K};
 use super::whole_row::WholeRow;
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::gpu::results::Results;
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Address, Int, Ptx, Shared, WARP};
+use crate::ptx::{Address, Int, Ptx, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The number of blocks of this kernel that a multiprocessor can run at the same time.
@@ -52,6 +53,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
     let counters = Records::argument(k, COUNTERS);
     let results = Results::arguments(k, spec, row);
     let load_decided = || (0..DECIDED).map(|word| decided.load(row, word)).collect::<Vec<Int>>();
+    let counter = |counter: Counter| counters.word(row, counter as usize);
     let state = k.variable(decided.load(row, Decided::State as usize));
     k.when(k.lt(k.int(DONE), k.get(state)), || {
         let shared = k.shared(SHARED);
@@ -59,18 +61,21 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
         // In the other states, the first block of the row does all the work.
         let is_last = k.variable(k.select(k.eq(part, k.int(0)), k.int(1), k.int(0)));
         k.when(needs_weights, || {
-            let (parameters, decided) = (&Parameters::new(k, parameters, row), &load_decided());
-            let (slices, sums, len) = (&slices, &sums, counters.address(row));
-            let weighing =
-                Weighing { k, spec, plan, row, logits, parameters, decided, slices, sums, lists, len };
-            weigh_part(&weighing, part, shared);
-            k.set(is_last, ends_last(k, counters.word(row, 1), parts(plan)));
+            let division = &plan.division;
+            let chunk = k.add(k.mul(part, WARPS), k.shr(k.thread(), WARP.trailing_zeros()));
+            k.when(k.lt(chunk, k.int(division.chunks() as i32)), || {
+                let slice = SliceBlock::of_chunk(k, spec, division, [logits, parameters], (row, chunk));
+                let (records, len) = (plan.records(), counter(Counter::Len));
+                let arrays = Arrays { records, slices: &slices, sums: &sums, lists, len };
+                weigh(&slice, &load_decided(), &arrays, shared);
+            });
+            k.set(is_last, ends_last(k, counter(Counter::Ended), parts(plan)));
         });
         k.when(k.eq(k.get(is_last), k.int(1)), || {
             // The block loads these values again. If it kept them, the second pass would need too many registers.
             let (parameters, decided) = (Parameters::load(k, parameters, row), load_decided());
             let word = |word: Decided| decided[word as usize];
-            let count = k.load_stored_if(needs_weights, counters.address(row), 0, 1, k.int(0))[0];
+            let count = k.load_stored_if(needs_weights, counter(Counter::Len), 0, 1, k.int(0))[0];
             let words = parameters.share_random_words(step);
             let block = RowBlock::new(k, row, spec, &plan.division, logits, parameters.row_of_logits(spec));
             let bins = Bins::of(&block, shared);
@@ -122,14 +127,6 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
             });
         });
     });
-}
-
-/// Weighs part `part` of a row. Each warp weighs one chunk. `shared` is an array for the weights that the threads
-/// collect.
-fn weigh_part(weighing: &Weighing<'_, '_>, part: Int, shared: Shared) {
-    let k = weighing.k;
-    let chunk = k.add(k.mul(part, WARPS), k.shr(k.thread(), WARP.trailing_zeros()));
-    k.when(k.lt(chunk, k.int(weighing.plan.division.chunks() as i32)), || weighing.weigh(chunk, shared));
 }
 
 /// Returns 1 in the last block of the row that calls this function, and 0 in the others. The last block may then load what

@@ -61,12 +61,13 @@ pub(super) struct ThreadPlaces {
 impl ThreadPlaces {
     /// Returns the largest number of places, in a new array.
     pub(super) fn new(k: &Ptx) -> ThreadPlaces {
-        ThreadPlaces { array: k.shared(2 * LARGEST_PLACES * k.threads()), count: LARGEST_PLACES }
+        ThreadPlaces::of(k, k.shared(2 * LARGEST_PLACES * k.threads()))
     }
 
     /// Returns as many places as fit in an array.
     pub(super) fn of(k: &Ptx, array: Shared) -> ThreadPlaces {
         let count = array.len() / (2 * k.threads());
+        assert!(count > 1, "a thread needs a place for a candidate, and the last place");
         ThreadPlaces { array, count: count.min(LARGEST_PLACES) }
     }
 }
@@ -252,18 +253,7 @@ impl<'k> List<'k> {
     pub(super) fn load(block: Block<'k>, lists: Wide, capacity: usize, row: Int, count: Int) -> List<'k> {
         let k = block.k;
         let first = k.address(lists, k.element(row, capacity, block.thread), ENTRY_BYTES);
-        let rest = k.sub(count, block.thread);
-        let mut list = List {
-            block,
-            lists,
-            capacity,
-            row,
-            count,
-            rest,
-            kept: Vec::new(),
-            further: FURTHER,
-            is_new: false,
-        };
+        let mut list = List { is_new: false, ..List::stored(block, lists, capacity, row, count) };
         let load = |number: usize| {
             let place = number * k.threads();
             // The places after the capacity are not loaded. If the list is too long, no thread uses its entries.

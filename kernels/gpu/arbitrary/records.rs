@@ -32,6 +32,7 @@ impl<'k> Records<'k> {
 
     /// The address of a word of a record.
     pub(super) fn word(&self, record: Int, word: usize) -> Address {
+        assert!(word < self.len);
         let k = self.k;
         k.address(self.array, k.element(record, self.len, k.int(word as i32)), 4)
     }
@@ -126,8 +127,16 @@ pub(super) const FAILED: i32 = 2;
 /// The row is a plain draw, and the scan has summed the weights of its chunks.
 pub(super) const SUMMED: i32 = 3;
 
-/// The counters of the last kernel for each row: the length of the list of collected weights, and the number of blocks
-/// that have weighed their part of the row.
+/// The counters of the last kernel for each row.
+#[derive(Clone, Copy)]
+pub(super) enum Counter {
+    /// The length of the list of collected weights.
+    Len,
+    /// The number of blocks that have weighed their part of the row.
+    Ended,
+}
+
+/// The number of counters of a row.
 pub(super) const COUNTERS: usize = 2;
 
 /// The number of words of a chunk of a plain draw. These words are the sum of all weights of the chunk.

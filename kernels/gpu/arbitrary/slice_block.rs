@@ -37,6 +37,21 @@ impl<'k> SliceBlock<'k> {
         SliceBlock { block, row, slice, number, chunk, parameters, spec, division, logits, all_parameters }
     }
 
+    /// A block whose warps process chunks of a row: `chunk` is the chunk of this warp. The chunks of a block can be in
+    /// several slices. `logits` and `parameters` are the addresses of the two arrays.
+    pub(super) fn of_chunk(
+        k: &'k Ptx,
+        spec: &'k Spec,
+        division: &'k Division,
+        [logits, parameters]: [Wide; 2],
+        (row, chunk): (Int, Int),
+    ) -> SliceBlock<'k> {
+        let (block, slice) = (Block::new(k), division.slice_of(k, chunk));
+        let (number, all_parameters) = (k.element(row, division.slices, slice), parameters);
+        let parameters = Parameters::new(k, all_parameters, row);
+        SliceBlock { block, row, slice, number, chunk, parameters, spec, division, logits, all_parameters }
+    }
+
     /// The number of this warp's chunk among all chunks of the batch.
     pub(super) fn chunk_number(&self) -> Int {
         self.block.k.element(self.row, self.division.chunks(), self.chunk)

@@ -2,13 +2,11 @@
 //! of the weights of each chunk. It also collects the weights in the interval that contains the threshold of top-p.
 
 use super::list::{Collector, Reserved, ThreadPlaces};
-use super::plan::Plan;
 use super::records::{Decided, Records, Scanned};
+use super::slice_block::SliceBlock;
 use super::weights::{add_all, Weights};
-use crate::kernels::gpu::logits::SliceLogits;
-use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Address, Int, Ptx, Shared, Wide};
+use crate::ptx::{Address, Int, Shared, Wide};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The largest number of weights that are collected in a row.
@@ -19,17 +17,10 @@ pub(super) fn capacity(spec: &Spec) -> usize {
     LARGEST_LIST.min(spec.vocab)
 }
 
-/// A row that the second pass weighs, and the arrays of the pass.
-pub(super) struct Weighing<'a, 'k> {
-    pub(super) k: &'k Ptx,
-    pub(super) spec: &'a Spec,
-    pub(super) plan: &'a Plan,
-    pub(super) row: Int,
-    pub(super) logits: Wide,
-    pub(super) parameters: &'a Parameters<'k>,
-    /// The words of [`Decided`].
-    pub(super) decided: &'a [Int],
-    /// The records of the slices.
+/// The arrays that the second pass uses for a row.
+pub(super) struct Arrays<'a, 'k> {
+    /// The number of records of the slices of a row, and these records.
+    pub(super) records: usize,
     pub(super) slices: &'a Records<'k>,
     /// The words of [`Weighed`](super::records::Weighed) for each chunk.
     pub(super) sums: &'a Records<'k>,
@@ -39,84 +30,79 @@ pub(super) struct Weighing<'a, 'k> {
     pub(super) len: Address,
 }
 
-impl Weighing<'_, '_> {
-    /// Processes a chunk of the row, in one warp. The threads use `places` in shared memory for the weights that they
-    /// collect.
-    pub(super) fn weigh(&self, chunk: Int, places: Shared) {
-        let (k, division) = (self.k, &self.plan.division);
-        let word = |word: Decided| self.decided[word as usize];
-        let weights = Weights::without_top_k(k, self.parameters, word(Decided::MaxKey));
-        let (low, high) = (word(Decided::Low), word(Decided::High));
-        let [total, above, collected] = [0; 3].map(|value| k.wide_variable(k.wide(value)));
-        let [least, largest] = [i32::MAX, 0].map(|value| k.variable(k.int(value)));
-        let list = Collector::new(
-            k,
-            ThreadPlaces::of(k, places),
-            (self.lists, capacity(self.spec)),
-            self.row,
-            || self.len,
-            |[weight, _]| {
-                add_all(k, collected, [weight].into_iter());
-                k.set(least, k.min(k.get(least), weight));
-                k.set(largest, k.max(k.get(largest), weight));
-                k.always()
-            },
-            |words| words,
-        );
-        let reserved = Reserved::new(k);
-        let accepts_raw = weights.accepts_raw();
-        // Only weights below `high` are collected. If `high` is at most 1, no weight above 0 is below `high`. Then no
-        // weight is collected, and `above` is equal to `total`. A plain draw has such a value of `high`.
-        let is_divided = k.lt(k.int(1), high);
-        // The weights from `low` to `last` are collected.
-        let (width, last) = (k.max(k.sub(high, low), k.int(0)), k.sub(high, k.int(1)));
-        // If the weight of the maximum of a slice is 0, all weights of the slice are 0. The records of a plain draw can
-        // describe the slices of another division: see `held.rs`. So a plain draw uses the maximum of the row.
-        let record = k.element(self.row, self.plan.records(), division.slice_of(k, chunk));
-        let max = self.slices.load(record, Scanned::MaxKey as usize);
-        let max = k.select(is_divided, max, word(Decided::MaxKey));
-        k.when(k.lt(k.int(0), weights.of(max, k.int(0))), || {
-            let row = self.parameters.row_of_logits(self.spec);
-            division.for_each_tile(k, chunk, |run| {
-                let logits = SliceLogits::load_run(k, self.spec, self.logits, row, run);
-                weights.of_tile(&logits, accepts_raw, |numbers, weights| {
-                    add_all(k, total, weights.iter().copied());
-                    k.when(is_divided, || {
-                        let large = k.variable(k.int(0));
-                        weights.iter().for_each(|&weight| k.add_if(k.le(high, weight), large, weight));
-                        add_all(k, above, [k.get(large)].into_iter());
-                        // These are three forms of the same condition. If the forms were equal, the assembler would
-                        // keep the results of eight comparisons. This takes more instructions than new comparisons.
-                        let is_collected = |weight| k.unsigned_lt(k.sub(weight, low), width);
-                        let is_any_collected =
-                            |any, &weight: &Int| k.unsigned_lt_or(k.sub(weight, low), width, any);
-                        let is_collected_if_full = |weight| k.unsigned_lt(k.sub(last, weight), width);
-                        let any = weights.iter().fold(k.never(), is_any_collected);
-                        k.when(k.warp_any(any), || {
-                            let entry = |place: usize| [weights[place], logits.index(numbers[place])];
-                            let before = list.state();
+/// Weighs the chunk of this warp. `decided` contains the words of [`Decided`] for the row. The threads use `places` in
+/// shared memory for the weights that they collect.
+pub(super) fn weigh(slice: &SliceBlock<'_>, decided: &[Int], arrays: &Arrays<'_, '_>, places: Shared) {
+    let k = slice.block.k;
+    let word = |word: Decided| decided[word as usize];
+    let weights = Weights::without_top_k(k, &slice.parameters, word(Decided::MaxKey));
+    let (low, high) = (word(Decided::Low), word(Decided::High));
+    let [total, above, collected] = [0; 3].map(|value| k.wide_variable(k.wide(value)));
+    let [least, largest] = [i32::MAX, 0].map(|value| k.variable(k.int(value)));
+    let list = Collector::new(
+        k,
+        ThreadPlaces::of(k, places),
+        (arrays.lists, capacity(slice.spec)),
+        slice.row,
+        || arrays.len,
+        |[weight, _]| {
+            add_all(k, collected, [weight].into_iter());
+            k.set(least, k.min(k.get(least), weight));
+            k.set(largest, k.max(k.get(largest), weight));
+            k.always()
+        },
+        |words| words,
+    );
+    let reserved = Reserved::new(k);
+    let accepts_raw = weights.accepts_raw();
+    // Only weights below `high` are collected. If `high` is at most 1, no weight above 0 is below `high`. Then no
+    // weight is collected, and `above` is equal to `total`. A plain draw has such a value of `high`.
+    let is_divided = k.lt(k.int(1), high);
+    // The weights from `low` to `last` are collected.
+    let (width, last) = (k.max(k.sub(high, low), k.int(0)), k.sub(high, k.int(1)));
+    // If the weight of the maximum of a slice is 0, all weights of the slice are 0. The records of a plain draw can
+    // describe the slices of another division: see `held.rs`. So a plain draw uses the maximum of the row.
+    let record = k.element(slice.row, arrays.records, slice.slice);
+    let max = arrays.slices.load(record, Scanned::MaxKey as usize);
+    let max = k.select(is_divided, max, word(Decided::MaxKey));
+    k.when(k.lt(k.int(0), weights.of(max, k.int(0))), || {
+        slice.for_each_tile(|logits| {
+            weights.of_tile(&logits, accepts_raw, |numbers, weights| {
+                add_all(k, total, weights.iter().copied());
+                k.when(is_divided, || {
+                    let large = k.variable(k.int(0));
+                    weights.iter().for_each(|&weight| k.add_if(k.le(high, weight), large, weight));
+                    add_all(k, above, [k.get(large)].into_iter());
+                    // These are three forms of the same condition. If the forms were equal, the assembler would
+                    // keep the results of eight comparisons. This takes more instructions than new comparisons.
+                    let is_collected = |weight| k.unsigned_lt(k.sub(weight, low), width);
+                    let is_any_collected =
+                        |any, &weight: &Int| k.unsigned_lt_or(k.sub(weight, low), width, any);
+                    let is_collected_if_full = |weight| k.unsigned_lt(k.sub(last, weight), width);
+                    let any = weights.iter().fold(k.never(), is_any_collected);
+                    k.when(k.warp_any(any), || {
+                        let entry = |place: usize| [weights[place], logits.index(numbers[place])];
+                        let before = list.state();
+                        for (place, &weight) in weights.iter().enumerate() {
+                            list.add_if(is_collected(weight), entry(place));
+                        }
+                        k.when(list.is_full(), || {
+                            list.restore(before);
                             for (place, &weight) in weights.iter().enumerate() {
-                                list.add_if(is_collected(weight), entry(place));
+                                k.when(is_collected_if_full(weight), || list.add(entry(place)));
                             }
-                            k.when(list.is_full(), || {
-                                list.restore(before);
-                                for (place, &weight) in weights.iter().enumerate() {
-                                    k.when(is_collected_if_full(weight), || list.add(entry(place)));
-                                }
-                            });
-                            list.make_room();
                         });
+                        list.make_room();
                     });
                 });
             });
         });
-        k.when(k.not(is_divided), || k.set_wide(above, k.get_wide(total)));
-        k.when(is_divided, || list.reserve(&reserved));
-        let of_warp = [total, above, collected].map(|sum| k.wide_warp_sum(k.get_wide(sum)));
-        let mut words: Vec<Int> = of_warp.into_iter().flat_map(|sum| [k.low(sum), k.high(sum)]).collect();
-        words.extend([k.warp_min(k.get(least)), k.warp_max(k.get(largest))]);
-        let number = k.element(self.row, division.chunks(), chunk);
-        self.sums.store_if(k.eq(k.lane(), k.int(0)), number, &words);
-        k.when(is_divided, || list.flush(&reserved));
-    }
+    });
+    k.when(k.not(is_divided), || k.set_wide(above, k.get_wide(total)));
+    k.when(is_divided, || list.reserve(&reserved));
+    let of_warp = [total, above, collected].map(|sum| k.wide_warp_sum(k.get_wide(sum)));
+    let mut words: Vec<Int> = of_warp.into_iter().flat_map(|sum| [k.low(sum), k.high(sum)]).collect();
+    words.extend([k.warp_min(k.get(least)), k.warp_max(k.get(largest))]);
+    arrays.sums.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &words);
+    k.when(is_divided, || list.flush(&reserved));
 }

@@ -170,8 +170,9 @@ impl Sampler {
     /// # Ok::<(), nucleus::Error>(())
     /// ```
     ///
-    /// Errors: [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the shape is impossible, or if the programs of
-    /// all prewarms exceed [`cache_capacity`](SamplerBuilder::cache_capacity); those of the compiler.
+    /// Errors: [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the shape is impossible, if the programs of all
+    /// prewarms exceed [`cache_capacity`](SamplerBuilder::cache_capacity), or if the logits are on a device and the
+    /// sampler uses the built-in backend; those of the compiler.
     pub fn prewarm(&self, calls: &CallShape) -> Result<(), Error> {
         let outcome = self.inner.prewarm(calls.checked()?);
         log_release_failures();

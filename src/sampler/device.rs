@@ -16,7 +16,7 @@ use crate::dtype::{Dtype, Logits};
 use crate::error::Error;
 use crate::latency::CallLatencies;
 use crate::pjrt;
-use crate::plan::{check_slices, CallShape, Entry};
+use crate::plan::{check_slices, CallShape, Entry, LogitsPlace};
 
 impl Sampler {
     /// Creates a sampler on a client of the caller. Ignores `options.plugin` and `options.client_options`. The sampler
@@ -82,16 +82,13 @@ impl Sampler {
     fn pjrt(&self) -> Result<&PjrtBackend, Error> {
         match &self.backend {
             Backend::Plugin(pjrt) => Ok(pjrt),
-            Backend::Builtin(_) => Err(Error::named_argument(
-                "sampler",
-                "the sampler uses the built-in backend, which has no device; create it with a plugin",
-            )),
+            Backend::Builtin(_) => Err(has_no_device()),
         }
     }
 
     /// Compiles every program that calls of this shape can need, and returns when all programs are in the cache. With
-    /// logits on the host, this includes the programs of calls with fewer rows. The programs are never evicted. On the
-    /// built-in backend, this function does nothing.
+    /// logits on the host, this includes the programs of calls with fewer rows. The programs are never evicted. The
+    /// built-in backend compiles nothing, and refuses calls with logits on a device.
     pub fn prewarm(&self, calls: &CallShape) -> Result<(), Error> {
         self.prewarm_on(calls, 0)
     }
@@ -101,7 +98,7 @@ impl Sampler {
     pub fn prewarm_on(&self, calls: &CallShape, num_threads: usize) -> Result<(), Error> {
         check_slices(calls)?;
         match &self.backend {
-            Backend::Builtin(_) => Ok(()),
+            Backend::Builtin(_) => check_host(calls),
             Backend::Plugin(pjrt) => {
                 Job::new(pjrt, calls, self.max_k, num_threads)?.run(&Progress::default())
             }
@@ -113,7 +110,7 @@ impl Sampler {
     pub fn start_prewarm(&self, calls: &CallShape, num_threads: usize) -> Result<Prewarming, Error> {
         check_slices(calls)?;
         match &self.backend {
-            Backend::Builtin(_) => Ok(Prewarming::of_nothing()),
+            Backend::Builtin(_) => check_host(calls).map(|()| Prewarming::of_nothing()),
             Backend::Plugin(pjrt) => Prewarming::start(Job::new(pjrt, calls, self.max_k, num_threads)?),
         }
     }
@@ -150,4 +147,20 @@ impl Sampler {
             Backend::Plugin(pjrt) => pjrt.program_dir_stats(),
         }
     }
+}
+
+/// Fails if the logits are on a device. The built-in backend has no device.
+fn check_host(calls: &CallShape) -> Result<(), Error> {
+    match calls.logits {
+        LogitsPlace::Host => Ok(()),
+        LogitsPlace::Device { .. } => Err(has_no_device()),
+    }
+}
+
+/// The error of a function that needs a device, on a sampler that has none.
+fn has_no_device() -> Error {
+    Error::named_argument(
+        "sampler",
+        "the sampler uses the built-in backend, which has no device; create it with a plugin",
+    )
 }

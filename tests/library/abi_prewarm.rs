@@ -277,7 +277,7 @@ fn a_prewarm_can_be_cancelled() {
 #[test]
 fn the_built_in_backend_has_nothing_to_prewarm() {
     let sampler = Sampler::new();
-    let prewarming = Prewarming::start(&sampler, &device_spec(8)).unwrap();
+    let prewarming = Prewarming::start(&sampler, &spec(8)).unwrap();
     let progress = prewarming.progress();
     assert_eq!((progress.done, progress.total, progress.has_ended), (0, 0, 1));
     assert_eq!(prewarming.wait(0).status, NUC_OK);
@@ -289,6 +289,17 @@ fn the_built_in_backend_has_nothing_to_prewarm() {
     assert_eq!(unsafe { nuc_prewarming_destroy(null_mut(), null_mut()) }, NUC_OK);
     // SAFETY: null is refused.
     refused("prewarming", |error| unsafe { nuc_prewarming_wait(null(), 0, error) });
+}
+
+#[test]
+fn the_built_in_backend_refuses_to_prewarm_for_logits_on_a_device() {
+    let sampler = Sampler::new();
+    assert_eq!(prewarm(&sampler, &spec(8)).status, NUC_OK);
+    let in_background = Prewarming::start(&sampler, &device_spec(8)).err().expect("an error");
+    for got in [prewarm(&sampler, &device_spec(8)), in_background] {
+        assert_eq!(got.status, NUC_INVALID_ARGUMENT, "{got:?}");
+        assert!(format!("{got:?}").contains("built-in backend, which has no device"), "{got:?}");
+    }
 }
 
 unsafe extern "C" fn waits_and_destroys(user: *mut libc::c_void) {

@@ -85,7 +85,7 @@ impl Division {
 
     /// The number in its row of the chunk of this warp.
     pub(super) fn chunk(&self, k: &Ptx, slice: Int) -> Int {
-        k.add(k.mul(slice, CHUNKS), k.shr(k.thread(), WARP.trailing_zeros()))
+        chunk_of_warp(k, slice, CHUNKS)
     }
 
     /// The slice that contains a chunk.
@@ -104,6 +104,12 @@ impl Division {
         let end = k.int(self.chunk_len() as i32);
         k.for_range(k.int(0), end, self.tile_len(), |distance| body(run(k.add(start, distance))));
     }
+}
+
+/// The number in its row of the chunk of this warp. The blocks of the row have `warps` warps each, and `block` is the
+/// number of this block among them.
+pub(super) fn chunk_of_warp(k: &Ptx, block: Int, warps: usize) -> Int {
+    k.add(k.mul(block, warps), k.shr(k.thread(), WARP.trailing_zeros()))
 }
 
 #[cfg(test)]

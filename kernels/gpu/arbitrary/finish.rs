@@ -1,6 +1,7 @@
 //! The last kernel. It stores the results of the rows for which `decide` did not store them. If a row needs the sum of
 //! all weights, several blocks weigh its logits together. The block that ends last then selects the entries of the row.
 
+use super::division::chunk_of_warp;
 use super::draw::{self, Outcome};
 use super::interval::Interval;
 use super::list::List;
@@ -18,7 +19,7 @@ use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::gpu::results::Results;
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Address, Int, Ptx, WARP};
+use crate::ptx::{Address, Int, Ptx};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The number of blocks of this kernel that a multiprocessor can run at the same time.
@@ -62,7 +63,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
         let is_last = k.variable(k.select(k.eq(part, k.int(0)), k.int(1), k.int(0)));
         k.when(needs_weights, || {
             let division = &plan.division;
-            let chunk = k.add(k.mul(part, WARPS), k.shr(k.thread(), WARP.trailing_zeros()));
+            let chunk = chunk_of_warp(k, part, WARPS);
             k.when(k.lt(chunk, k.int(division.chunks() as i32)), || {
                 let slice = SliceBlock::of_chunk(k, spec, division, [logits, parameters], (row, chunk));
                 let (records, len) = (plan.records(), counter(Counter::Len));

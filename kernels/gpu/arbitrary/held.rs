@@ -49,7 +49,7 @@ pub(super) struct Arrays<'a, 'k> {
 impl<'a, 'k> Held<'a, 'k> {
     pub(super) fn new(slice: &'a SliceBlock<'k>, group: &'k Group) -> Held<'a, 'k> {
         let k = slice.block.k;
-        let (of_group, number) = k.divide(slice.number, group.rows * slice.division.slices);
+        let (of_group, number) = k.divide(k.block(), group.rows * slice.division.slices);
         Held { slice, group, first: k.mul(of_group, group.rows), number }
     }
 

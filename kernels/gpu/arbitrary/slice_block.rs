@@ -13,8 +13,6 @@ pub(super) struct SliceBlock<'k> {
     pub(super) row: Int,
     /// The number of the slice in the row.
     pub(super) slice: Int,
-    /// The number of the slice among all slices of the batch.
-    pub(super) number: Int,
     /// The number in the row of the chunk of this warp.
     pub(super) chunk: Int,
     pub(super) parameters: Parameters<'k>,
@@ -30,11 +28,10 @@ impl<'k> SliceBlock<'k> {
     pub(super) fn arguments(k: &'k Ptx, spec: &'k Spec, division: &'k Division) -> SliceBlock<'k> {
         let [logits, all_parameters] = [(); 2].map(|()| k.argument());
         let block = Block::new(k);
-        let number = k.block();
-        let (row, slice) = k.divide(number, division.slices);
+        let (row, slice) = k.divide(k.block(), division.slices);
         let parameters = Parameters::new(k, all_parameters, row);
         let chunk = division.chunk(k, slice);
-        SliceBlock { block, row, slice, number, chunk, parameters, spec, division, logits, all_parameters }
+        SliceBlock { block, row, slice, chunk, parameters, spec, division, logits, all_parameters }
     }
 
     /// A block whose warps process chunks of a row: `chunk` is the chunk of this warp. The chunks of a block can be in
@@ -47,9 +44,9 @@ impl<'k> SliceBlock<'k> {
         (row, chunk): (Int, Int),
     ) -> SliceBlock<'k> {
         let (block, slice) = (Block::new(k), division.slice_of(k, chunk));
-        let (number, all_parameters) = (k.element(row, division.slices, slice), parameters);
+        let all_parameters = parameters;
         let parameters = Parameters::new(k, all_parameters, row);
-        SliceBlock { block, row, slice, number, chunk, parameters, spec, division, logits, all_parameters }
+        SliceBlock { block, row, slice, chunk, parameters, spec, division, logits, all_parameters }
     }
 
     /// The number of this warp's chunk among all chunks of the batch.

@@ -61,6 +61,10 @@ BOXES = {
     ),
 }  # fmt: skip
 COLUMNS = (0.0, 3.7, 7.4, 11.1)
+# The right edge of the first column.
+RIGHT = COLUMNS[0] + WIDTH
+# The place of the label of an arrow that goes down.
+BELOW = (0.08, 0.3)
 
 
 def place(name):
@@ -78,17 +82,14 @@ def side(name, which):
     }[which]
 
 
-def arrow(axis, points, label="", at=None):
-    """Draws a line through the points, with an arrow at its end. `at` is the place of the label."""
+def arrow(axis, start, points, label="", place_of_label=(0.08, -0.05)):
+    """Draws an arrow from `start` through the points. `place_of_label` is relative to `start`."""
+    points = [start, *points]
     axis.plot(*zip(*points), color="#444444", linewidth=1, zorder=1)
     axis.annotate("", points[-1], points[-2], arrowprops={"arrowstyle": "-|>", "color": "#444444", "linewidth": 1})
     if label:
-        axis.annotate(label, at or points[0], fontsize=8, color="#444444", ha="left", va="bottom")
-
-
-def down(axis, start, end, label=""):
-    x, y = side(start, "bottom")
-    arrow(axis, [(x, y), side(end, "top")], label, (x + 0.08, y + 0.3))
+        at = (start[0] + place_of_label[0], start[1] + place_of_label[1])
+        axis.annotate(label, at, fontsize=8, color="#444444", ha="left", va="bottom")
 
 
 def main():
@@ -105,29 +106,25 @@ def main():
         ("gather", "alone", ""), ("alone", "survivors", "no"), ("survivors", "result", ""), ("rest", "same", ""),
         ("some", "list", "yes"), ("list", "passes", ""), ("passes", "suffice", ""),
     ):  # fmt: skip
-        down(axis, start, end, label)
-    x, y = side("few", "right")
-    arrow(axis, [(x, y), side("some", "left")], "no", (x + 0.08, y - 0.05))
-    x, y = side("alone", "right")
-    arrow(axis, [(x, y), (COLUMNS[1], y)], "yes", (x + 0.08, y - 0.05))
-    x, y = side("same", "left")
-    arrow(axis, [(x, y), (COLUMNS[0] + WIDTH, y)], "yes", (x - 0.45, y - 0.05))
-    x, y = side("same", "right")
-    arrow(axis, [(x, y), (x + 0.3, y), (x + 0.3, 4.2), (COLUMNS[2], 4.2)], "no", (x + 0.06, y - 0.05))
-    x, y = side("gather", "right")
-    arrow(axis, [(x, y), (x + 1.9, y), (x + 1.9, 4.03)], "too many in a lane", (x + 0.08, y - 0.05))
-    x, y = side("some", "right")
-    to = side("all", "top")
-    arrow(axis, [(x, y), (to[0], y), to], "no", (x + 0.08, y - 0.05))
-    x, y = side("list", "right")
-    arrow(axis, [(x, y), (to[0] - 0.3, y), (to[0] - 0.3, to[1])], "too many in a lane", (x + 0.08, y - 0.05))
-    x, y = side("suffice", "right")
-    arrow(axis, [(x, y), (x + 0.35, y), (x + 0.35, 6.93), (COLUMNS[3], 6.93)], "no", (x + 0.06, y - 0.05))
-    right = COLUMNS[0] + WIDTH
-    x, y = side("suffice", "bottom")
-    arrow(axis, [(x, y), (x, 9.33), (right, 9.33)], "yes", (x + 0.08, y + 0.3))
-    x, y = side("all", "bottom")
-    arrow(axis, [(x, y), (x, 9.65), (right, 9.65)])
+        arrow(axis, side(start, "bottom"), [side(end, "top")], label, BELOW)
+    few, gather, alone, same, some, listed, suffice = (
+        side(name, "right") for name in ("few", "gather", "alone", "same", "some", "list", "suffice")
+    )
+    all_top, all_left = side("all", "top"), COLUMNS[3]
+    # The vertical parts of arrows, and where two arrows reach the same box.
+    gather_x, same_x, list_x, suffice_x = gather[0] + 1.9, same[0] + 0.3, all_top[0] - 0.3, suffice[0] + 0.35
+    arrow(axis, few, [side("some", "left")], "no")
+    arrow(axis, gather, [(gather_x, gather[1]), (gather_x, 4.03)], "too many in a lane")
+    arrow(axis, alone, [(COLUMNS[1], alone[1])], "yes")
+    arrow(axis, same, [(same_x, same[1]), (same_x, 4.2), (COLUMNS[2], 4.2)], "no", (0.06, -0.05))
+    start = side("same", "left")
+    arrow(axis, start, [(RIGHT, start[1])], "yes", (-0.45, -0.05))
+    arrow(axis, some, [(all_top[0], some[1]), all_top], "no")
+    arrow(axis, listed, [(list_x, listed[1]), (list_x, all_top[1])], "too many in a lane")
+    arrow(axis, suffice, [(suffice_x, suffice[1]), (suffice_x, 6.93), (all_left, 6.93)], "no", (0.06, -0.05))
+    for name, y, label in (("suffice", 9.33, "yes"), ("all", 9.65, "")):
+        start = side(name, "bottom")
+        arrow(axis, start, [(start[0], y), (RIGHT, y)], label, BELOW)
     keys = [
         (READS_ALL, "reads all logits of the block"),
         (READS_FEW, "reads few logits, or none"),

@@ -295,11 +295,17 @@ fn the_built_in_backend_has_nothing_to_prewarm() {
 fn the_built_in_backend_refuses_to_prewarm_for_logits_on_a_device() {
     let sampler = Sampler::new();
     assert_eq!(prewarm(&sampler, &spec(8)).status, NUC_OK);
-    let in_background = Prewarming::start(&sampler, &device_spec(8)).err().expect("an error");
-    for got in [prewarm(&sampler, &device_spec(8)), in_background] {
-        assert_eq!(got.status, NUC_INVALID_ARGUMENT, "{got:?}");
-        assert!(format!("{got:?}").contains("built-in backend, which has no device"), "{got:?}");
-    }
+    let device = device_spec(8);
+    let mut prewarming = dangling_mut();
+    // SAFETY: a live handle and local variables.
+    let texts = unsafe {
+        [
+            refused("sampler", |error| nuc_prewarm(sampler.0, &device, error)),
+            refused("sampler", |error| nuc_prewarm_start(sampler.0, &device, &mut prewarming, error)),
+        ]
+    };
+    assert!(prewarming.is_null());
+    assert!(texts.iter().all(|text| text.contains("built-in backend, which has no device")), "{texts:?}");
 }
 
 unsafe extern "C" fn waits_and_destroys(user: *mut libc::c_void) {

@@ -34,8 +34,8 @@ impl<'k> SliceBlock<'k> {
         SliceBlock { block, row, slice, chunk, parameters, spec, division, logits, all_parameters }
     }
 
-    /// A block whose warps process chunks of a row: `chunk` is the chunk of this warp. The chunks of a block can be in
-    /// several slices. `logits` and `parameters` are the addresses of the two arrays.
+    /// A block whose warps process chunks of a row. `chunk` is the number of the chunk of this warp. The warps of a
+    /// block can process chunks of different slices. `logits` and `parameters` are the addresses of the two arrays.
     pub(super) fn of_chunk(
         k: &'k Ptx,
         spec: &'k Spec,

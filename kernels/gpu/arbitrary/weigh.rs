@@ -30,8 +30,8 @@ pub(super) struct Arrays<'a, 'k> {
     pub(super) len: Address,
 }
 
-/// Weighs the chunk of this warp. `decided` contains the words of [`Decided`] for the row. The threads use `places` in
-/// shared memory for the weights that they collect.
+/// Weighs the chunk of this warp. `decided` contains the words of [`Decided`] for the row. The threads collect weights in
+/// the array `places` in shared memory.
 pub(super) fn weigh(slice: &SliceBlock<'_>, decided: &[Int], arrays: &Arrays<'_, '_>, places: Shared) {
     let k = slice.block.k;
     let word = |word: Decided| decided[word as usize];
@@ -55,13 +55,13 @@ pub(super) fn weigh(slice: &SliceBlock<'_>, decided: &[Int], arrays: &Arrays<'_,
     );
     let reserved = Reserved::new(k);
     let accepts_raw = weights.accepts_raw();
-    // Only weights below `high` are collected. If `high` is at most 1, no weight above 0 is below `high`. Then no
-    // weight is collected, and `above` is equal to `total`. A plain draw has such a value of `high`.
+    // The collected weights are larger than 0 and less than `high`. So if `high` is at most 1, no weight is collected,
+    // and `above` is equal to `total`. In a plain draw, `high` is at most 1.
     let is_divided = k.lt(k.int(1), high);
     // The weights from `low` to `last` are collected.
     let (width, last) = (k.max(k.sub(high, low), k.int(0)), k.sub(high, k.int(1)));
-    // If the weight of the maximum of a slice is 0, all weights of the slice are 0. The records of a plain draw can
-    // describe the slices of another division: see `held.rs`. So a plain draw uses the maximum of the row.
+    // If the maximum of a slice has the weight 0, all weights of the slice are 0. In a plain draw, the records can
+    // belong to another division of the row into slices: see `held.rs`. So a plain draw uses the maximum of the row.
     let record = k.element(slice.row, arrays.records, slice.slice);
     let max = arrays.slices.load(record, Scanned::MaxKey as usize);
     let max = k.select(is_divided, max, word(Decided::MaxKey));

@@ -18,8 +18,8 @@ use crate::compile_ahead::compile_ahead;
 use crate::error::Error;
 
 /// Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler.
-/// The built-in backend compiles nothing; the function then returns immediately, and fails if the logits are on a
-/// device. Any number of threads may call it with the same sampler, and other threads may sample at the same time.
+/// The built-in backend compiles nothing; the function then returns immediately. Any number of threads may call it with
+/// the same sampler, and other threads may sample at the same time.
 ///
 /// For one sampler, the programs depend only on the properties of the calls in `spec`. They do not depend on top_k,
 /// top_p, min_p, temperature, seeds, random words or replace_val. They also do not depend on the paths that the rows of
@@ -41,8 +41,8 @@ use crate::error::Error;
 /// The programs stay in memory until the sampler is destroyed; they are never evicted.
 ///
 /// Errors: NUC_INVALID_ARGUMENT, also if the programs of all calls of this function together exceed `cache_capacity`
-/// (the message states their number), and for logits on a device with the built-in backend; NUC_DEVICE_ERROR if the
-/// plugin cannot compile; NUC_OUT_OF_MEMORY.
+/// (the message states their number), or if the logits are on a device and the sampler uses the built-in backend;
+/// NUC_DEVICE_ERROR if the plugin cannot compile; NUC_OUT_OF_MEMORY.
 ///
 /// # Safety
 /// `sampler` is a live handle. `spec` points to a nuc_prewarm_spec. `error` is null or points to a nuc_error.
@@ -68,9 +68,9 @@ pub unsafe extern "C" fn nuc_prewarm(
 /// that the prewarm is compiling, the call waits for this program. Several prewarms can run at the same time. Any
 /// number of threads may call this function with the same sampler.
 ///
-/// Errors: NUC_INVALID_ARGUMENT, also if the programs exceed `cache_capacity`, and for logits on a device with the
-/// built-in backend; NUC_OUT_OF_MEMORY. After an error `*prewarming` is null. nuc_prewarming_wait returns the errors of
-/// the compilations.
+/// Errors: NUC_INVALID_ARGUMENT, also if the programs exceed `cache_capacity`, or if the logits are on a device and the
+/// sampler uses the built-in backend; NUC_OUT_OF_MEMORY. After an error `*prewarming` is null. nuc_prewarming_wait
+/// returns the errors of the compilations.
 ///
 /// # Safety
 /// `sampler` is a live handle. `spec` points to a nuc_prewarm_spec, and `prewarming` to a writable pointer. `error` is

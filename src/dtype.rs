@@ -104,6 +104,15 @@ impl<'a> Logits<'a> {
         self.len() == 0
     }
 
+    /// The address of the first element.
+    #[doc(hidden)]
+    pub fn address(self) -> usize {
+        match self {
+            Logits::F32(x) => x.as_ptr() as usize,
+            Logits::Bf16(x) | Logits::F16(x) => x.as_ptr() as usize,
+        }
+    }
+
     /// The elements `start..start + len`.
     #[doc(hidden)]
     pub fn slice(self, start: usize, len: usize) -> Logits<'a> {

@@ -6,6 +6,7 @@ use super::collect_few::collect_few;
 use super::lanes::LANES;
 use super::layout::{Part, BIN, BLOCK};
 use super::locate::{first_collected, first_in_row, index_of};
+use super::pages::Pages;
 use super::reaching::{scan_and_collect_reaching, Bounds, Reaching};
 use super::row_kind::RowKind;
 use super::row_task::{Collected, RowTask};
@@ -34,6 +35,10 @@ const FIRST_PART: usize = 6;
 const LEAST_SHARE: f32 = 0.015;
 /// Below this share, it is faster to collect the logits that may have a weight and weigh them than to weigh all logits.
 pub(super) const LARGEST_SHARE: f32 = 0.85;
+
+/// From this share on, a plain draw collects the logits in several pages. Below it, the pages would have so few logits
+/// that weighing them would take more time than the pages save.
+const LEAST_SHARE_FOR_PAGES: f32 = 0.2;
 
 /// Below this share, a row with top-p is sampled from the weights of all logits that have a weight above 0. Above this
 /// share, it is faster to compute bounds on the sum of the small weights than to compute the small weights.
@@ -114,14 +119,19 @@ impl RowTask<'_> {
             let greedy = self.first_maximum(key, work);
             return Some(Candidates { max, greedy, collected: None, reaching: None });
         }
-        let arrays = (&mut *work.weights, &mut *work.offsets);
+        let pages = if self.kind == RowKind::Plain && share >= LEAST_SHARE_FOR_PAGES {
+            Pages::several(self.row(), work.weights)
+        } else {
+            Pages::one(self.row())
+        };
+        let arrays = (&mut *work.weights, &mut *work.offsets, &mut *work.counts);
+        let least = self.least_counted();
         let (summary, reaching) =
-            scan_and_collect_reaching(level, self.row(), scale, self.least_counted(), arrays, work.tops);
+            scan_and_collect_reaching(level, self.row(), scale, least, pages, arrays, work.tops);
         let (max, key) = self.maximum(summary)?;
-        let values = &work.weights[reaching.below_max..reaching.len];
-        let greedy = first_collected(level, values, bound_of_key(key)).map(|position| {
-            Bounds::Chunks(work.tops).index_of(level, self.row(), work.offsets, reaching.below_max + position)
-        });
+        let greedy = reaching
+            .first_maximum(level, (work.weights, work.counts), bound_of_key(key))
+            .map(|position| Bounds::Chunks(work.tops).index_of(level, self.row(), work.offsets, position));
         let greedy = greedy.filter(|_| is_candidate(Scalar, key));
         Some(Candidates { max, greedy, collected: None, reaching: Some(reaching) })
     }

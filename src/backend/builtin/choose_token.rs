@@ -10,6 +10,7 @@ use super::draw::{draw, draw_by_blocks, index_of_weight};
 use super::lanes::LANES;
 use super::layout::Part;
 use super::locate::index_of;
+use super::pages::Pages;
 use super::reaching::{Bounds, Reaching};
 use super::row_kind::RowKind;
 use super::row_task::{Collected, KeptWeights, RowTask, LEAST_DRAWN};
@@ -19,7 +20,7 @@ use super::tail_bounds::tail_bounds;
 use super::threshold_search::{copy_at_least, measure, pad, Measure, NO_HINT};
 use super::top_k::{bound_from_maxima, Kept};
 use super::top_p::{least_kept, Sampled, NO_ESTIMATE};
-use super::weigh_row::{weigh_and_collect, weigh_blocks, weigh_collected_blocks, Sums};
+use super::weigh_row::{weigh_and_collect, weigh_blocks, weigh_pages, Sums};
 use super::weighing::{weigh_collected, weigh_in_place, WeightScale};
 use super::workspace::Workspace;
 use crate::dtype::Logits;
@@ -110,32 +111,33 @@ impl RowTask<'_> {
     fn draw_plain(&self, reaching: Option<Reaching>, scale: WeightScale, work: &mut Workspace<'_>) -> Drawn {
         let least = self.least_counted();
         if let Some(reaching) = reaching {
-            return self.draw_reaching(reaching.len, None, scale, least, work);
+            return self.draw_reaching(reaching.pages, None, scale, least, work);
         }
         let floor = scale.floor(least);
         // Collecting few logits and weighing them is faster than weighing all logits.
         if self.parts <= 1 && share_at_least(self.level, self.row(), floor) < largest_share(self.level) {
-            let len = self.collect_logits(Limit::fixed(floor), work);
-            self.draw_reaching(len, Some(floor), scale, least, work)
+            self.collect_logits(Limit::fixed(floor), work);
+            self.draw_reaching(Pages::one(self.row()), Some(floor), scale, least, work)
         } else {
             self.draw_by_sums(scale, least, work)
         }
     }
 
-    /// Draws one of the `len` collected logits. All other weights are below `least`. `floor` is the bound of all
-    /// blocks. If it is `None`, each chunk of the row has its own bound.
+    /// Draws one of the logits that were collected in pages. All other weights are below `least`. `floor` is the bound of
+    /// all blocks. If it is `None`, each chunk of the row has its own bound.
     fn draw_reaching(
         &self,
-        len: usize,
+        pages: Pages,
         floor: Option<f32>,
         scale: WeightScale,
         least: i32,
         work: &mut Workspace<'_>,
     ) -> Drawn {
-        let logits: &[f32] = bytemuck::cast_slice(&work.weights[..len]);
-        let (total, sums) = weigh_collected_blocks(self.level, logits, scale, least, work.spare);
+        let collected = (&mut *work.weights, &*work.counts);
+        let (total, len) = weigh_pages(self.level, pages, collected, scale, least, work.spare);
         let remainder = self.remainder(total);
-        let (sums, logits) = (&work.spare[..sums], Logits::F32(logits));
+        let logits = Logits::F32(bytemuck::cast_slice(&work.weights[pages.start..]));
+        let sums = &work.spare[..len];
         let position = draw_by_blocks(self.level, logits, sums, scale, least, remainder).expect(REACHED);
         let index = self.index_of_reaching(position, floor, work);
         Drawn { index, remainder, weights: KeptWeights::Row { scale, least } }
@@ -176,14 +178,14 @@ impl RowTask<'_> {
         work: &mut Workspace<'_>,
     ) -> Drawn {
         let level = self.level;
-        if let Some(reaching) = reaching {
-            return self.draw_by_top_p_reaching(reaching.len, None, scale, work);
+        if reaching.is_some() {
+            return self.draw_by_top_p_reaching(None, scale, work);
         }
         let floor = scale.floor(LEAST_DRAWN);
         let share = if self.parts <= 1 { share_at_least(level, self.row(), floor) } else { 1.0 };
         if share < LARGEST_SHARE_FOR_TOP_P {
-            let len = self.collect_logits(Limit::fixed(floor), work);
-            return self.draw_by_top_p_reaching(len, Some(floor), scale, work);
+            self.collect_logits(Limit::fixed(floor), work);
+            return self.draw_by_top_p_reaching(Some(floor), scale, work);
         }
         let mut sampled = Sampled::new(level, self.row(), work.tops, scale, self.params, work.weights);
         if self.parts <= 1 && sampled.as_ref().is_some_and(|sampled| sampled.is_peaked(level)) {
@@ -191,8 +193,8 @@ impl RowTask<'_> {
                 return drawn;
             }
             if share < LARGEST_SHARE {
-                let len = self.collect_logits(Limit::fixed(floor), work);
-                return self.draw_by_top_p_reaching(len, Some(floor), scale, work);
+                self.collect_logits(Limit::fixed(floor), work);
+                return self.draw_by_top_p_reaching(Some(floor), scale, work);
             }
             sampled = Sampled::new(level, self.row(), work.tops, scale, self.params, work.weights);
         }
@@ -200,16 +202,16 @@ impl RowTask<'_> {
         self.draw_by_weights(estimate, scale, work)
     }
 
-    /// Decides which of the `len` collected logits top-p keeps, and draws one. All other weights are 0. See
-    /// [`RowTask::draw_reaching`] for `floor`.
+    /// Decides which of the logits that were collected in one page top-p keeps, and draws one. All other weights are 0.
+    /// See [`RowTask::draw_reaching`] for `floor`.
     fn draw_by_top_p_reaching(
         &self,
-        len: usize,
         floor: Option<f32>,
         scale: WeightScale,
         work: &mut Workspace<'_>,
     ) -> Drawn {
         let level = self.level;
+        let len = work.counts[0] as usize;
         let (padded, total) = weigh_in_place(level, work.weights, len, scale, LEAST_DRAWN);
         // The sum of the weights below `least` is at most the weight that top-p may remove. So top-p keeps no weight
         // below `least`, and the search needs only the other weights.
@@ -292,16 +294,16 @@ impl RowTask<'_> {
         unreachable!("the second round collects every weight")
     }
 
-    /// Collects the logits that reach the limit. Writes the bits of these logits to the array of weights, and returns
-    /// their number.
-    fn collect_logits(&self, limit: Limit, work: &mut Workspace<'_>) -> usize {
+    /// Collects the logits that reach the limit. Writes the bits of these logits to one page of the array of weights.
+    fn collect_logits(&self, limit: Limit, work: &mut Workspace<'_>) {
         let level = self.level;
         let (bins, tops) = (&*work.bins, &*work.tops);
         let pass = |part: Part<'_>, values: &mut [i32], offsets: &mut [u32]| {
             let maxima = part.maxima(bins, tops);
             ((), collect(level, part.row, part.layout.group, maxima, limit, values, offsets))
         };
-        split_collect(self.whole, self.parts, work.weights, work.offsets, pass, |(), ()| ()).1
+        let ((), len) = split_collect(self.whole, self.parts, work.weights, work.offsets, pass, |(), ()| ());
+        work.counts[0] = len as u32;
     }
 
     fn collect_weights(&self, scale: WeightScale, least: i32, work: &mut Workspace<'_>) -> (Sums, usize) {

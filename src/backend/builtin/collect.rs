@@ -76,10 +76,25 @@ pub(super) fn scan_and_collect(
     values: &mut [i32],
     offsets: &mut [u32],
 ) -> (Summary, usize) {
+    let (blocks, mut counts) = (offsets.len(), [0]);
+    let summary = scan_and_collect_by_pages(level, row, limit, blocks, (values, offsets, &mut counts));
+    (summary, counts[0] as usize)
+}
+
+/// [`scan_and_collect`] for pages of `page_blocks` blocks. The first element that a page collects is written to the
+/// position in `values` that is the index in the row of the page. Writes the number of collected elements of each page
+/// to `counts`. For each block, writes the position of the next element to `offsets`.
+pub(super) fn scan_and_collect_by_pages(
+    level: Level,
+    row: Logits<'_>,
+    limit: Limit,
+    page_blocks: usize,
+    arrays: (&mut [i32], &mut [u32], &mut [u32]),
+) -> Summary {
     dispatch!(level, simd => match row {
-        Logits::Bf16(row) => scan_and_collect_16::<_, Bf16>(simd, row, limit, values, offsets),
-        Logits::F16(row) => scan_and_collect_16::<_, F16>(simd, row, limit, values, offsets),
-        Logits::F32(row) => scan_and_collect_impl::<_, F32>(simd, row, limit, values, offsets),
+        Logits::Bf16(row) => scan_and_collect_16::<_, Bf16>(simd, row, limit, page_blocks, arrays),
+        Logits::F16(row) => scan_and_collect_16::<_, F16>(simd, row, limit, page_blocks, arrays),
+        Logits::F32(row) => scan_and_collect_impl::<_, F32>(simd, row, limit, page_blocks, arrays),
     })
 }
 
@@ -88,33 +103,38 @@ fn scan_and_collect_impl<S: Simd, E: Element>(
     simd: S,
     row: &[E::Bits],
     limit: Limit,
-    values: &mut [i32],
-    offsets: &mut [u32],
-) -> (Summary, usize) {
+    page_blocks: usize,
+    (values, offsets, counts): (&mut [i32], &mut [u32], &mut [u32]),
+) -> Summary {
     let a = Lanes(simd);
     let blocks = Blocks::<E>::new(row);
     let mut max = [a.float(f32::NEG_INFINITY); 2];
     let mut poison = [a.float(0.0); 2];
-    let mut len = 0;
-    let mut rest = offsets.iter_mut();
-    for blocks in blocks.range(0..rest.len()) {
-        for (block, offset) in blocks.iter().zip(&mut rest) {
-            *offset = len as u32;
-            let limit = a.float(limit.at(len));
-            let mut output = BlockOutput::new(values, len);
-            for pair in block.as_chunks::<{ 2 * LANES }>().0 {
-                let pair = E::pair(simd, pair);
-                for i in 0..2 {
-                    max[i] = max[i].max(pair[i]);
-                    poison[i] += pair[i];
-                    output.push(a.to_bits(pair[i]), pair[i].simd_ge(limit));
+    for (page, (offsets, count)) in offsets.chunks_mut(page_blocks).zip(counts).enumerate() {
+        let first = page * page_blocks;
+        let values = &mut values[first * BLOCK..];
+        let mut len = 0;
+        let mut rest = offsets.iter_mut();
+        for blocks in blocks.range(first..first + rest.len()) {
+            for (block, offset) in blocks.iter().zip(&mut rest) {
+                *offset = (first * BLOCK + len) as u32;
+                let limit = a.float(limit.at(len));
+                let mut output = BlockOutput::new(values, len);
+                for pair in block.as_chunks::<{ 2 * LANES }>().0 {
+                    let pair = E::pair(simd, pair);
+                    for i in 0..2 {
+                        max[i] = max[i].max(pair[i]);
+                        poison[i] += pair[i];
+                        output.push(a.to_bits(pair[i]), pair[i].simd_ge(limit));
+                    }
                 }
+                len += output.len();
             }
-            len += output.len();
         }
+        *count = len as u32;
     }
     let poison = (poison[0] + poison[1]).to_array().into_iter().sum();
-    (Summary::of_lanes(max[0].max(max[1]), poison), len)
+    Summary::of_lanes(max[0].max(max[1]), poison)
 }
 
 /// The number of 16-bit elements in a 512-bit register.
@@ -128,47 +148,52 @@ fn scan_and_collect_16<S: Simd, E: Element16>(
     simd: S,
     row: &[u16],
     limit: Limit,
-    values: &mut [i32],
-    offsets: &mut [u32],
-) -> (Summary, usize) {
+    page_blocks: usize,
+    (values, offsets, counts): (&mut [i32], &mut [u32], &mut [u32]),
+) -> Summary {
     if S::f32s::LEN < LANES {
-        return scan_and_collect_impl::<S, E>(simd, row, limit, values, offsets);
+        return scan_and_collect_impl::<S, E>(simd, row, limit, page_blocks, (values, offsets, counts));
     }
     let (least, largest) = (key16::least_key::<E>(), key16::largest_key::<E>());
     let [limit_key, later_key] = [limit.bound, limit.later].map(key16::least_key_at_least::<E>);
     let blocks = Blocks::<E>::new(row);
     let (mut max, mut min) = (i16x32::splat(simd, least), i16x32::splat(simd, largest));
-    let mut len = 0;
-    let narrow: &mut [u16] = bytemuck::cast_slice_mut(values);
-    let mut rest = offsets.iter_mut();
-    for blocks in blocks.range(0..rest.len()) {
-        for (block, offset) in blocks.iter().zip(&mut rest) {
-            *offset = len as u32;
-            // See `Limit::at`.
-            let limit_key = if len >= limit.enough { black_box(later_key) } else { limit_key };
-            let limit = i16x32::splat(simd, limit_key);
-            let output: &mut [u16; BLOCK + PAIR] =
-                (&mut narrow[len..len + BLOCK + PAIR]).try_into().expect("as long as the slice");
-            let mut here = 0;
-            for pair in block.as_chunks::<PAIR>().0 {
-                let bits = u16x32::simd_from(simd, *pair);
-                let key = key16::keys(bits.bitcast::<i16x32<S>>());
-                (max, min) = (max.max(key), min.min(key));
-                let mask = key.simd_ge(limit);
-                // `here` is below `BLOCK`. The remainder operation shows the compiler that a pair fits.
-                let at = here % BLOCK;
-                here += mask.to_bitmask().count_ones() as usize;
-                bits.compress(mask).store_slice(&mut output[at..at + PAIR]);
+    for (page, (offsets, count)) in offsets.chunks_mut(page_blocks).zip(counts).enumerate() {
+        let first = page * page_blocks;
+        let values = &mut values[first * BLOCK..];
+        let narrow: &mut [u16] = bytemuck::cast_slice_mut(values);
+        let mut len = 0;
+        let mut rest = offsets.iter_mut();
+        for blocks in blocks.range(first..first + rest.len()) {
+            for (block, offset) in blocks.iter().zip(&mut rest) {
+                *offset = (first * BLOCK + len) as u32;
+                // See `Limit::at`.
+                let limit_key = if len >= limit.enough { black_box(later_key) } else { limit_key };
+                let limit = i16x32::splat(simd, limit_key);
+                let output: &mut [u16; BLOCK + PAIR] =
+                    (&mut narrow[len..len + BLOCK + PAIR]).try_into().expect("as long as the slice");
+                let mut here = 0;
+                for pair in block.as_chunks::<PAIR>().0 {
+                    let bits = u16x32::simd_from(simd, *pair);
+                    let key = key16::keys(bits.bitcast::<i16x32<S>>());
+                    (max, min) = (max.max(key), min.min(key));
+                    let mask = key.simd_ge(limit);
+                    // `here` is below `BLOCK`. The remainder operation shows the compiler that a pair fits.
+                    let at = here % BLOCK;
+                    here += mask.to_bitmask().count_ones() as usize;
+                    bits.compress(mask).store_slice(&mut output[at..at + PAIR]);
+                }
+                len += here;
             }
-            len += here;
         }
+        widen_in_place::<S, E>(simd, values, len);
+        *count = len as u32;
     }
-    widen_in_place::<S, E>(simd, values, len);
     let max = max.to_array().into_iter().fold(least, i16::max);
     let min = min.to_array().into_iter().fold(largest, i16::min);
     // The keys of NaNs are below the key of −inf or above the key of +inf.
     let poison = if min < least || max > largest { f32::NAN } else { 0.0 };
-    (Summary { max: key16::value_of::<E>(max), poison }, len)
+    Summary { max: key16::value_of::<E>(max), poison }
 }
 
 /// Replaces `len` 16-bit values at the start of an array by their f32 bits.

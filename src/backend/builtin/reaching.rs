@@ -7,9 +7,10 @@
 use fearless_simd::Level;
 
 use super::bounds::{key_of, Limit};
-use super::collect::scan_and_collect;
+use super::collect::scan_and_collect_by_pages;
 use super::layout::BLOCK;
-use super::locate::{block_of, index_in_block};
+use super::locate::{block_of, first_collected, index_in_block};
+use super::pages::Pages;
 use super::scan::Summary;
 use super::weighing::WeightScale;
 use crate::dtype::Logits;
@@ -20,43 +21,73 @@ const CHUNK: usize = 64;
 /// The logits that the pass collected.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reaching {
-    /// The number of these logits.
-    pub(super) len: usize,
+    pub(super) pages: Pages,
     /// The collected logits before this position are less than the maximum of the row.
-    pub(super) below_max: usize,
+    below_max: usize,
 }
 
 /// Scans a row and collects the logits that may have a weight of at least `least`, in order. `scale.max` is the maximum
-/// of a part of the row. Writes the bits of the collected logits to `values`. For each block, writes the number of
-/// logits that were collected before it to `offsets`. Writes the bound of each chunk to `bounds`.
+/// of a part of the row. Writes the bits of the collected logits to the pages of `values`, and the number of logits of
+/// each page to `counts`. For each block, writes the position of the first of its logits to `offsets`. Position 0 is the
+/// start of the first page. Writes the bound of each chunk to `bounds`.
 pub(super) fn scan_and_collect_reaching(
     level: Level,
     row: Logits<'_>,
     scale: WeightScale,
     least: i32,
-    (values, offsets): (&mut [i32], &mut [u32]),
+    pages: Pages,
+    (values, offsets, counts): (&mut [i32], &mut [u32], &mut [u32]),
     bounds: &mut [f32],
 ) -> (Summary, Reaching) {
+    let values = &mut values[pages.start..];
     let mut summary = Summary { max: scale.max, ..Summary::EMPTY };
-    let mut reaching = Reaching { len: 0, below_max: 0 };
+    let mut reaching = Reaching { pages, below_max: 0 };
+    // A chunk has several pages, or the only page has several chunks.
+    let page_blocks = pages.blocks().min(CHUNK);
+    let mut len = 0;
     for (i, (offsets, bound)) in offsets.chunks_mut(CHUNK).zip(bounds).enumerate() {
         *bound = WeightScale { max: summary.max, ..scale }.floor(least);
         let start = i * CHUNK * BLOCK;
         let chunk = row.slice(start, (CHUNK * BLOCK).min(row.len() - start));
-        let before = reaching.len;
-        let values = &mut values[before..];
-        let (found, len) = scan_and_collect(level, chunk, Limit::fixed(*bound), values, offsets);
+        let mut count = [0];
+        let (at, counts) = if page_blocks < CHUNK {
+            (start, &mut counts[i * (CHUNK / page_blocks)..])
+        } else {
+            (len, &mut count[..])
+        };
+        let arrays = (&mut values[at..], &mut *offsets, counts);
+        let found = scan_and_collect_by_pages(level, chunk, Limit::fixed(*bound), page_blocks, arrays);
         for offset in offsets {
-            *offset += before as u32;
+            *offset += at as u32;
         }
         // Zeros and subnormals are equal after cleaning, so the keys are compared.
         if key_of(found.max) > key_of(summary.max) {
-            reaching.below_max = before;
+            reaching.below_max = at;
         }
-        reaching.len += len;
+        len += count[0] as usize;
         summary = summary.and(found);
     }
+    if page_blocks == CHUNK {
+        counts[0] = len as u32;
+    }
     (summary, reaching)
+}
+
+impl Reaching {
+    /// The position of the first collected logit that is at least `bound`. Only the maximum of the row reaches `bound`.
+    pub(super) fn first_maximum(
+        self,
+        level: Level,
+        (values, counts): (&[i32], &[u32]),
+        bound: f32,
+    ) -> Option<usize> {
+        let Pages { start, len, count } = self.pages;
+        (self.below_max / len..count).find_map(|page| {
+            let first = self.below_max.max(page * len);
+            let here = &values[start + first..start + page * len + counts[page] as usize];
+            first_collected(level, here, bound).map(|position| first + position)
+        })
+    }
 }
 
 /// The bounds of a pass that collected logits. The pass collected the logits that are at least the bound of their
@@ -70,8 +101,8 @@ pub(super) enum Bounds<'w> {
 }
 
 impl Bounds<'_> {
-    /// The index in the row of a logit, given its `position` among the collected logits. For each block, `offsets`
-    /// contains the number of logits that were collected before it.
+    /// The index in the row of a collected logit, given its `position`. For each block, `offsets` contains the position
+    /// of the first of its logits.
     pub(super) fn index_of(self, level: Level, row: Logits<'_>, offsets: &[u32], position: usize) -> usize {
         let (block, n) = block_of(offsets, position);
         let bound = match self {
@@ -84,8 +115,8 @@ impl Bounds<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bounds::bound_of_key;
     use super::super::lanes::LANES;
-    use super::super::weighing::WeightScale;
     use super::*;
     use crate::semantics::arith::Scalar;
     use crate::semantics::weights::{quantize, weight};
@@ -102,31 +133,38 @@ mod tests {
         let best = Level::new();
         let levels = [Some(best), narrower(best), Some(Level::baseline())];
         for level in levels.into_iter().flatten() {
-            let (mut values, mut offsets) = (vec![0; blocks * BLOCK + LANES], vec![0; blocks]);
-            let mut bounds = vec![f32::NAN; blocks];
+            let mut values = vec![0; blocks * BLOCK + LANES + Pages::SPACE];
             let of_first = WeightScale { max: first_max, scale };
-            let arrays = (&mut values[..], &mut offsets[..]);
-            let (summary, reaching) =
-                scan_and_collect_reaching(level, row, of_first, least, arrays, &mut bounds);
-            assert!(summary.is_plain());
-            assert_eq!(summary.max, max);
-            let bounds = &bounds[..blocks.div_ceil(CHUNK)];
-            assert!(bounds.iter().all(|bound| !bound.is_nan()) && bounds.is_sorted());
-            let collected: Vec<usize> =
-                (0..row.len()).filter(|&i| logits[i] >= bounds[i / BLOCK / CHUNK]).collect();
-            let expected: Vec<u32> = collected.iter().map(|&i| logits[i].to_bits()).collect();
-            let found: Vec<u32> = values[..reaching.len].iter().map(|&bits| bits as u32).collect();
-            assert_eq!(found, expected);
-            for (position, &index) in collected.iter().enumerate() {
-                let bounds = Bounds::Chunks(bounds);
-                assert_eq!(bounds.index_of(level, row, &offsets, position), index);
-            }
-            let first = collected.iter().position(|&i| key_of(logits[i]) == key_of(max));
-            let first = first.expect("the maximum is collected");
-            assert!(reaching.below_max <= first);
-            for (i, &x) in logits.iter().enumerate() {
-                if weight(Scalar, quantize(Scalar, max, x, scale)) >= least {
-                    assert!(collected.binary_search(&i).is_ok(), "{x} at {i} has a weight");
+            for pages in [Pages::one(row), Pages::several(row, &values)] {
+                let (mut offsets, mut counts) = (vec![0; blocks], vec![u32::MAX; Pages::most(blocks)]);
+                let mut bounds = vec![f32::NAN; blocks];
+                let arrays = (&mut values[..], &mut offsets[..], &mut counts[..]);
+                let (summary, reaching) =
+                    scan_and_collect_reaching(level, row, of_first, least, pages, arrays, &mut bounds);
+                assert!(summary.is_plain());
+                assert_eq!(summary.max, max);
+                let bounds = &bounds[..blocks.div_ceil(CHUNK)];
+                assert!(bounds.iter().all(|bound| !bound.is_nan()) && bounds.is_sorted());
+                let collected: Vec<usize> =
+                    (0..row.len()).filter(|&i| logits[i] >= bounds[i / BLOCK / CHUNK]).collect();
+                let expected: Vec<u32> = collected.iter().map(|&i| logits[i].to_bits()).collect();
+                let page = |page| page * pages.len..page * pages.len + counts[page] as usize;
+                let positions: Vec<usize> = (0..pages.count).flat_map(page).collect();
+                let found: Vec<u32> = positions.iter().map(|&at| values[pages.start + at] as u32).collect();
+                assert_eq!(found, expected);
+                for (&position, &index) in positions.iter().zip(&collected) {
+                    let bounds = Bounds::Chunks(bounds);
+                    assert_eq!(bounds.index_of(level, row, &offsets, position), index);
+                }
+                let first = collected.iter().position(|&i| key_of(logits[i]) == key_of(max));
+                let first = positions[first.expect("the maximum is collected")];
+                let bound = bound_of_key(key_of(max));
+                assert_eq!(reaching.first_maximum(level, (&values, &counts), bound), Some(first));
+                assert_eq!(reaching.first_maximum(level, (&values, &counts), f32::INFINITY), None);
+                for (i, &x) in logits.iter().enumerate() {
+                    if weight(Scalar, quantize(Scalar, max, x, scale)) >= least {
+                        assert!(collected.binary_search(&i).is_ok(), "{x} at {i} has a weight");
+                    }
                 }
             }
         }
@@ -200,10 +238,11 @@ mod tests {
                 let blocks = row.len().div_ceil(BLOCK);
                 let (mut values, mut offsets) = (vec![0; blocks * BLOCK + LANES], vec![0; blocks]);
                 let scale = WeightScale { max: 1.0, scale: 378_193.6 };
-                let (row, arrays) = (Logits::F32(&row), (&mut values[..], &mut offsets[..]));
-                let mut bounds = vec![0.0; blocks];
+                let (row, mut counts) = (Logits::F32(&row), [0]);
+                let arrays = (&mut values[..], &mut offsets[..], &mut counts[..]);
+                let (mut bounds, pages) = (vec![0.0; blocks], Pages::one(row));
                 let (summary, _) =
-                    scan_and_collect_reaching(Level::new(), row, scale, 1, arrays, &mut bounds);
+                    scan_and_collect_reaching(Level::new(), row, scale, 1, pages, arrays, &mut bounds);
                 assert!(!summary.is_plain(), "{special} at {at}");
             }
         }

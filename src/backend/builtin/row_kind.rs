@@ -3,6 +3,7 @@
 use super::collect_few::FEW;
 use super::lanes::LANES;
 use super::layout::{Layout, BIN, BLOCK};
+use super::pages::Pages;
 use super::top_k::KEYS_PER_K;
 use crate::semantics::params::RowParams;
 
@@ -53,6 +54,10 @@ impl RowKind {
             RowKind::TopP => (0, entries, entries),
             RowKind::Plain => (0, entries, layout.blocks * LANES),
         };
+        let (weights, counts) = match self {
+            RowKind::TopP | RowKind::Plain => (weights + Pages::SPACE, Pages::most(layout.blocks)),
+            RowKind::Greedy | RowKind::TopK(_) => (weights, 0),
+        };
         Sizes {
             bins: if self == RowKind::Greedy { 0 } else { layout.blocks * BIN },
             tops: layout.groups() * LANES,
@@ -60,6 +65,7 @@ impl RowKind {
             weights,
             spare,
             offsets: if self == RowKind::Greedy { 0 } else { layout.blocks },
+            counts,
             indices: if matches!(self, RowKind::TopK(_) | RowKind::TopP) { FEW } else { 0 },
             cleaned: 0,
         }
@@ -75,6 +81,7 @@ pub(super) struct Sizes {
     pub(super) weights: usize,
     pub(super) spare: usize,
     pub(super) offsets: usize,
+    pub(super) counts: usize,
     pub(super) indices: usize,
     /// The cleaned copy of a row that holds NaN or +inf.
     pub(super) cleaned: usize,
@@ -90,6 +97,7 @@ impl Sizes {
             weights: self.weights.max(other.weights),
             spare: self.spare.max(other.spare),
             offsets: self.offsets.max(other.offsets),
+            counts: self.counts.max(other.counts),
             indices: self.indices.max(other.indices),
             cleaned: self.cleaned.max(other.cleaned),
         }
@@ -97,8 +105,8 @@ impl Sizes {
 
     /// The sum of all lengths, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let Sizes { bins, tops, keys, weights, spare, offsets, indices, cleaned } = *self;
-        (bins + tops + keys + weights + spare + offsets + indices + cleaned) * size_of::<u32>()
+        let Sizes { bins, tops, keys, weights, spare, offsets, counts, indices, cleaned } = *self;
+        (bins + tops + keys + weights + spare + offsets + counts + indices + cleaned) * size_of::<u32>()
     }
 }
 

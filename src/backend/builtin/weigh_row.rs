@@ -6,6 +6,7 @@ use super::blocks::{reaches, BlockOutput, Blocks};
 use super::element::{with_element, Element, F32};
 use super::lanes::{load, sum_of_weights, Lanes, WeightSum, LANES};
 use super::layout::{BIN, BLOCK, VECTORS};
+use super::pages::{pad_page, Pages};
 use super::weighing::{WeightLanes, WeightScale};
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
@@ -98,19 +99,42 @@ fn sum_of_block<S: Simd, E: Element, const ALL: bool>(
     block: &[E::Bits; BLOCK],
     least: i32x16<S>,
 ) -> i32x16<S> {
-    let a = Lanes(simd);
-    let mut sum = a.int(0);
-    for four in block.as_chunks::<FOUR>().0 {
-        let mut w = scale.weights4(four_unordered::<S, E>(simd, four));
-        if !ALL {
-            for weight in &mut w {
-                *weight = kept_weight(a, *weight, least);
-            }
-        }
-        // The additions form a tree. In a running sum, each addition would wait for the previous one.
-        sum += (w[0] + w[1]) + (w[2] + w[3]);
+    if S::f32s::LEN == LANES {
+        let fours = block.as_chunks::<FOUR>().0;
+        let ([a, b, c, d], [e, f, g, h]) =
+            (four_unordered::<S, E>(simd, &fours[0]), four_unordered::<S, E>(simd, &fours[1]));
+        let [a, b, c, d, e, f, g, h] = scale.weights8([a, b, c, d, e, f, g, h]);
+        return sum_of_four::<S, ALL>([a, b, c, d], least) + sum_of_four::<S, ALL>([e, f, g, h], least);
+    }
+    sum_of_fours::<S, E, ALL>(simd, scale, block, least)
+}
+
+/// [`sum_of_block`] for any number of groups of four vectors.
+#[inline(always)]
+fn sum_of_fours<S: Simd, E: Element, const ALL: bool>(
+    simd: S,
+    scale: &WeightLanes<S>,
+    elements: &[E::Bits],
+    least: i32x16<S>,
+) -> i32x16<S> {
+    let mut sum = Lanes(simd).int(0);
+    for four in elements.as_chunks::<FOUR>().0 {
+        sum += sum_of_four::<S, ALL>(scale.weights4(four_unordered::<S, E>(simd, four)), least);
     }
     sum
+}
+
+/// The sum of four vectors of weights. If `ALL` is false, only weights of at least `least` count.
+#[inline(always)]
+fn sum_of_four<S: Simd, const ALL: bool>(weights: [i32x16<S>; 4], least: i32x16<S>) -> i32x16<S> {
+    let mut w = weights;
+    if !ALL {
+        for weight in &mut w {
+            *weight = kept_weight(Lanes(least.simd), *weight, least);
+        }
+    }
+    // The additions form a tree. In a running sum, each addition would wait for the previous one.
+    (w[0] + w[1]) + (w[2] + w[3])
 }
 
 #[inline(always)]
@@ -181,21 +205,58 @@ pub(super) fn weigh_blocks(
     }))
 }
 
-/// Computes the weights of logits that a pass collected. Like [`weigh_blocks`], but it skips no block and writes no
-/// offsets.
-pub(super) fn weigh_collected_blocks(
+/// Computes the weights of logits that a pass collected in pages. Like [`weigh_blocks`], but a block consists of
+/// collected logits, and no block is skipped. `values` contains the bits of the logits, and `counts` the number of logits
+/// of each page. Changes values after the last logit of a page.
+pub(super) fn weigh_pages(
     level: Level,
-    logits: &[f32],
+    pages: Pages,
+    (values, counts): (&mut [i32], &[u32]),
     scale: WeightScale,
     least: i32,
     sums: &mut [i32],
 ) -> (u64, usize) {
-    let count = logits.len().div_ceil(BLOCK);
     dispatch!(level, simd => if least <= 1 {
-        sums_of_row::<_, F32, true>(simd, logits, count, scale, least, sums, #[inline(always)] |_| true)
+        weigh_pages_impl::<_, true>(simd, pages, (values, counts), scale, least, sums)
     } else {
-        sums_of_row::<_, F32, false>(simd, logits, count, scale, least, sums, #[inline(always)] |_| true)
+        weigh_pages_impl::<_, false>(simd, pages, (values, counts), scale, least, sums)
     })
+}
+
+#[inline(always)]
+fn weigh_pages_impl<S: Simd, const ALL: bool>(
+    simd: S,
+    pages: Pages,
+    (values, counts): (&mut [i32], &[u32]),
+    scale: WeightScale,
+    least: i32,
+    sums: &mut [i32],
+) -> (u64, usize) {
+    let a = Lanes(simd);
+    let (scale, least) = (scale.lanes(simd), a.int(least));
+    let mut sum = WeightSum::new(simd);
+    let sums = sums.as_chunks_mut::<LANES>().0;
+    let mut len = 0;
+    let values = values[pages.start..].chunks_mut(pages.len);
+    for (page, (values, &count)) in values.zip(&counts[..pages.count]).enumerate() {
+        let first = page * pages.blocks();
+        sums[len..first].fill([0; LANES]);
+        len = first;
+        let (blocks, rest) = bytemuck::cast_slice(pad_page(values, count)).as_chunks::<BLOCK>();
+        for block in blocks {
+            let here = sum_of_block::<S, F32, ALL>(simd, &scale, block, least);
+            here.store_slice(&mut sums[len]);
+            sum.add(here);
+            len += 1;
+        }
+        if !rest.is_empty() {
+            let here = sum_of_fours::<S, F32, ALL>(simd, &scale, rest, least);
+            here.store_slice(&mut sums[len]);
+            sum.add(here);
+            len += 1;
+        }
+    }
+    (sum.total(), len * LANES)
 }
 
 #[inline(always)]

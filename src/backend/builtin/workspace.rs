@@ -24,6 +24,7 @@ pub struct Scratch {
     weights: Buffer<i32>,
     spare: Buffer<i32>,
     offsets: Buffer<u32>,
+    counts: Buffer<u32>,
     indices: Buffer<i32>,
     pub(super) cleaned: Buffer<f32>,
     small_calls: u32,
@@ -42,8 +43,10 @@ pub(super) struct Workspace<'a> {
     /// First the values that a threshold search narrows, later the indices of the collected entries. In a row without
     /// top-k and top-p: the sums of the weights of collected logits, per block.
     pub(super) spare: &'a mut [i32],
-    /// For each block, the number of entries collected before it.
+    /// For each block, the position of the first collected entry of this block.
     pub(super) offsets: &'a mut [u32],
+    /// For each page of a row without top-k, the number of collected logits.
+    pub(super) counts: &'a mut [u32],
     /// The indices of the entries that [`super::collect_few`] collected.
     pub(super) indices: &'a mut [i32],
 }
@@ -71,6 +74,7 @@ impl Scratch {
             weights: self.weights.take(sizes.weights),
             spare: self.spare.take(sizes.spare),
             offsets: self.offsets.take(sizes.offsets),
+            counts: self.counts.take(sizes.counts),
             indices: self.indices.take(sizes.indices),
         })
     }
@@ -82,13 +86,15 @@ impl Scratch {
         self.weights.reserve(sizes.weights)?;
         self.spare.reserve(sizes.spare)?;
         self.offsets.reserve(sizes.offsets)?;
+        self.counts.reserve(sizes.counts)?;
         self.indices.reserve(sizes.indices)
     }
 
     fn held_bytes(&self) -> usize {
         let floats = self.bins.memory.len() + self.tops.memory.len() + self.cleaned.memory.len();
         let ints = self.keys.memory.len() + self.weights.memory.len() + self.spare.memory.len();
-        (floats + ints + self.offsets.memory.len() + self.indices.memory.len()) * size_of::<u32>()
+        let counts = self.offsets.memory.len() + self.counts.memory.len() + self.indices.memory.len();
+        (floats + ints + counts) * size_of::<u32>()
     }
 }
 

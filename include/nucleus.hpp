@@ -35,7 +35,7 @@
  *
  * CONVENTIONS
  *
- *   Errors. Every function that can fail has two forms. The form `f` throws a nucleus::error. The form `try_f` throws
+ *   Errors. Every function that can fail, except close(), has two forms. The form `f` throws a nucleus::error. The form `try_f` throws
  *   nothing and returns a nucleus::result, which contains the value or the error. Without exceptions
  *   (-fno-exceptions) only the second form exists. Both forms do the same and write no output if they fail. Files of
  *   one program may be compiled with and without exceptions.
@@ -995,7 +995,7 @@ public:
     [[nodiscard]] Object *release() noexcept { return std::exchange(object_, nullptr); }
 
     /**
-     * Destroys the object, as the destructor does, but reports the failure. After a success the handle is empty. It
+     * Destroys the object, as the destructor does, but returns the failure. After a success the handle is empty. It
      * fails only in a callback in which the library refuses to destroy objects; the handle then still owns the object.
      * A destructor in such a callback cannot report the failure and does not free the object. An empty handle can be
      * closed: nothing happens.
@@ -1097,8 +1097,8 @@ public:
 
     /**
      * Calls a copy of `callback` once, without arguments, when the call has ended: on a thread of the plugin, or on
-     * this thread if it has already ended. The library owns the copy and destroys it after it has returned. See
-     * nuc_done_function for what it may do. It must not throw: an exception ends the process.
+     * this thread if it has already ended. The copy is destroyed after the callback has returned. nuc_done_function
+     * lists what a callback may do. It must not throw: an exception ends the process.
      */
     template <class Callback>
     result<void> try_on_done(Callback &&callback) const

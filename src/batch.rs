@@ -123,18 +123,19 @@ impl Default for RandomSource<'_> {
 impl RowArguments<'_> {
     /// Checks the lengths of the arrays.
     fn check_lengths(&self, num_rows: usize) -> Result<(), Error> {
-        let mut lengths = vec![
+        let (words, seed, offset) = match self.random {
+            RandomSource::Words(words) => (Some(words.len()), None, None),
+            RandomSource::Seeds { seed, offset } => (None, seed.map(<[_]>::len), offset.map(<[_]>::len)),
+        };
+        let lengths = [
             ("top_k", self.k.map(<[_]>::len), 1),
             ("top_p", self.p.map(<[_]>::len), 1),
             ("min_p", self.min_p.map(<[_]>::len), 1),
             ("temperature", self.temperature.map(<[_]>::len), 1),
+            ("random_words", words, 4),
+            ("seed", seed, 1),
+            ("offset", offset, 1),
         ];
-        match self.random {
-            RandomSource::Words(words) => lengths.push(("random_words", Some(words.len()), 4)),
-            RandomSource::Seeds { seed, offset } => {
-                lengths.extend([("seed", seed.map(<[_]>::len), 1), ("offset", offset.map(<[_]>::len), 1)])
-            }
-        }
         for (name, length, per_row) in lengths {
             let wanted = num_rows.saturating_mul(per_row);
             if let Some(length) = length.filter(|&length| length != wanted) {

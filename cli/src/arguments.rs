@@ -58,9 +58,10 @@ pub(crate) enum Command {
     Emit(Emit),
     /// Find PJRT plugins, load each in a child process, and print its devices or its error.
     ///
-    /// Searches the environment variables NUCLEUS_PJRT_PLUGIN, TPU_LIBRARY_PATH and PJRT_NAMES_AND_LIBRARY_PATHS, in
-    /// .cache/plugins of the current directory and of its parent directories (`make plugins` downloads plugins there),
-    /// the packages of Python, and the directories of the system's libraries.
+    /// Searches these places: the files that the environment variables NUCLEUS_PJRT_PLUGIN, TPU_LIBRARY_PATH and
+    /// PJRT_NAMES_AND_LIBRARY_PATHS name; the directory .cache/plugins in the current directory and in its parent
+    /// directories (`make plugins` downloads plugins there); the packages of Python; the directories of the system's
+    /// libraries.
     ///
     /// The exit status is 0 only if all plugins that FILES and NUCLEUS_PJRT_PLUGIN name work.
     Plugins(Plugins),
@@ -99,7 +100,7 @@ pub(crate) struct Sample {
         default_value = "0"
     )]
     pub(crate) top_k: Vec<i32>,
-    /// Keep the most probable tokens with a total probability of P; 1 turns top-p off.
+    /// Keep the most probable tokens until their total probability is at least P; 1 turns top-p off.
     #[arg(
         long,
         value_name = "P,...",

@@ -102,7 +102,8 @@ pub(super) fn set(function: nuc_log_function, user: *mut c_void, level: nuc_log_
     if !decisions.install() {
         return bad(
             "log",
-            "log: this process has a logger of the Rust crate `log`, which receives the messages",
+            "log cannot be set, because this program already has a logger of the Rust crate `log`: that logger \
+             receives the messages",
         );
     }
     decisions.level = true;

@@ -60,7 +60,7 @@ impl Attempt {
         check_process(self.process, path)?;
         if self.thread == thread::current().id() {
             return Err(Error::Misbehaved(format!(
-                "the plugin {} asks for itself while it initialises",
+                "the plugin {} tried to load itself again while it was initialized",
                 Shown(path)
             )));
         }

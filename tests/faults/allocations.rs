@@ -48,6 +48,10 @@ struct Step {
     setup: Setup<'static>,
     /// The call, or `None` for the creation of a sampler.
     call: Option<(Problem, Arrays)>,
+    /// Whether the sampler runs the call once before the allocation fails.
+    warm: bool,
+    /// The smallest size of an allocation that fails.
+    least: usize,
 }
 
 /// In the child: runs the cases from number `from` to the last one.
@@ -92,9 +96,12 @@ fn builtin_steps() -> Vec<Step> {
     let mut steps = Vec::new();
     for threads in [1, 3] {
         let (name, setup) = (format!("{threads} threads, "), setup(None, threads));
-        steps.push(Step { name: format!("{name}create"), setup, call: None });
+        steps.push(Step::create(format!("{name}create"), setup));
         steps.extend(sampling_steps(&name, setup, &entries));
     }
+    // After the first call, a call on one thread has no allocation that cannot fail, however small it is.
+    let warm = sampling_steps("1 thread, second ", setup(None, 1), &entries);
+    steps.extend(warm.into_iter().map(|step| Step { warm: true, least: 0, ..step }));
     steps
 }
 
@@ -104,7 +111,7 @@ fn plugin_steps() -> Vec<Step> {
     let path: &'static PathBuf = Box::leak(Box::new(proxy));
     let setup = setup(Some(path), 1);
     let mut steps = sampling_steps("", setup, &[Entry::Automatic, Entry::Bounded]);
-    steps.push(Step { name: "create".to_owned(), setup, call: None });
+    steps.push(Step::create("create".to_owned(), setup));
     steps
 }
 
@@ -120,12 +127,17 @@ fn sampling_steps(name: &str, setup: Setup<'static>, entries: &[Entry]) -> Vec<S
             offset: 0,
         };
         let right = problem.expected(MAX_K);
-        Step { name: format!("{name}{entry:?} call"), setup, call: Some((problem, right)) }
+        let call = Some((problem, right));
+        Step { name: format!("{name}{entry:?} call"), setup, call, warm: false, least: LEAST }
     };
     entries.iter().map(step).collect()
 }
 
 impl Step {
+    fn create(name: String, setup: Setup<'static>) -> Step {
+        Step { name, setup, call: None, warm: false, least: LEAST }
+    }
+
     /// Creates a sampler and runs the call once.
     fn warm_sampler(&self) -> Handle {
         let (outcome, handle) = self.setup.create();
@@ -141,11 +153,13 @@ impl Step {
     fn run(&self, n: i64, shared: Option<&Handle>) -> (Vec<String>, bool) {
         let Some((problem, right)) = &self.call else { return self.run_create(n) };
         // The built-in backend keeps its scratch memory. So only a new sampler allocates all of it.
-        let fresh = shared.is_none().then(|| self.setup.create().1.expect("a sampler"));
+        let create =
+            || if self.warm { self.warm_sampler() } else { self.setup.create().1.expect("a sampler") };
+        let fresh = shared.is_none().then(create);
         let handle = shared.or(fresh.as_ref()).expect("a sampler");
         let mut error = error_struct();
         let ((status, refused), arrays) =
-            problem.sample_within(handle, MAX_K, |call| refuse(n, LEAST, || call(&mut error)));
+            problem.sample_within(handle, MAX_K, |call| refuse(n, self.least, || call(&mut error)));
         let mut findings = Vec::new();
         // After a failed allocation, a call may still succeed, with another method that needs less memory.
         let fits = match status {
@@ -168,7 +182,7 @@ impl Step {
     }
 
     fn run_create(&self, n: i64) -> (Vec<String>, bool) {
-        let ((outcome, handle), refused) = refuse(n, LEAST, || self.setup.create());
+        let ((outcome, handle), refused) = refuse(n, self.least, || self.setup.create());
         let fits = match outcome.status {
             NUC_OK => true,
             status => refused && status == NUC_OUT_OF_MEMORY,

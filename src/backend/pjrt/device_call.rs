@@ -363,19 +363,20 @@ impl DeviceCall {
             HostResults::Outcomes(outcomes) => {
                 memory::collected(self.shape.rows, PURPOSE, outcomes.iter().copied().map(Ok))
             }
-            HostResults::Tokens(_) => {
-                Err(Error::argument("the call was started with the tokens alone on the host"))
-            }
+            HostResults::Tokens(_) => Err(Error::argument(
+                "the call copies only the tokens to the host; start it with NUC_HOST_ALL",
+            )),
         }
     }
 
     /// Waits until the call ends, and returns the numbers on the host. The numbers can be read any number of times.
     pub fn results(&self) -> Result<Arc<HostResults>, Error> {
         self.wait(None)?;
-        let host = self
-            .host
-            .as_ref()
-            .ok_or_else(|| Error::argument("the call was started without numbers on the host"))?;
+        let host = self.host.as_ref().ok_or_else(|| {
+            Error::argument(
+                "the call copies nothing to the host; start it with NUC_HOST_TOKENS or NUC_HOST_ALL",
+            )
+        })?;
         let results = host.get(|source| self.read(source).map(Arc::new));
         results.unwrap_or_else(|| Err(Error::Internal("the numbers of a call were lost in a panic".into())))
     }

@@ -61,11 +61,12 @@
  *   Structs. Every struct has a macro that initializes it: `nuc_batch batch = NUC_BATCH_INIT;`. A field that is zero
  *   has its default. In a language without these macros, set the struct to zero, then set struct_size to its size.
  *   A newer library supports callers that were compiled with an older header, because struct_size states which fields
- *   the caller has. A size that no version of the struct has is an error.
+ *   the caller has. A larger size (up to 4096) is that of a newer header: all bytes after the fields that this library
+ *   knows must be zero. Any other size is an error.
  *
- *   Threads. Any number of threads may use the same object at the same time, except that no other call may use it
- *   during or after the function that destroys it. The library has no thread-local state that a caller can observe,
- *   except that a callback of nuc_call_on_done must not destroy objects or wait.
+ *   Threads. Any number of threads may use the same object at the same time. No other call may use an object while a
+ *   function destroys it, or afterwards. A callback of nuc_call_on_done must not destroy objects or wait. Apart from
+ *   this rule, the library has no thread-local state that a caller can observe.
  *
  *   Processes. A sampler does not survive fork(), because its threads and the plugin's threads exist only in the
  *   parent. In the child every call with it returns NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK
@@ -207,7 +208,7 @@ NUC_API uint32_t nuc_abi_version(void);
 
 /**
  * The result of a call: NUC_OK or the kind of the failure. The nuc_error of the call describes the failure. A call
- * that fails writes no output except its nuc_error; nuc_sampler_create also sets `*sampler` to null.
+ * that fails writes no output except its nuc_error. A function that creates an object also sets its pointer to null.
  */
 typedef int32_t nuc_status;
 
@@ -241,7 +242,8 @@ enum {
     NUC_INTERNAL = 6,
     /**
      * The host or the device ran out of memory, threads or another resource. The same call can succeed later, so a
-     * server can reduce its load and try again. Every function can return it.
+     * server can reduce its load and try again. Every function can return it. If the host cannot even supply the few
+     * bytes that a message or a thread needs, the process ends.
      */
     NUC_OUT_OF_MEMORY = 7,
     /**
@@ -426,8 +428,9 @@ typedef struct nuc_sampler_options {
     /**
      * The number of threads of the built-in backend, at most 1024. 1: only the calling thread. More: the sampler
      * starts this number of threads. At most this number of threads, including the calling thread, work on a large
-     * call. If the system cannot start all of them, the sampler logs a warning and uses the others. `platform_version`
-     * of nuc_sampler_info contains the number of threads that work on calls. 0: one thread per core, at most 1024.
+     * call. The sampler measures its first calls, so a new sampler can use fewer threads for some tens of calls. If
+     * the system cannot start all of them, the sampler logs a warning and uses the others. `platform_version` of
+     * nuc_sampler_info contains the number of threads that work on calls. 0: one thread per core, at most 1024.
      */
     size_t num_threads;
     /**
@@ -525,8 +528,8 @@ nuc_status nuc_sampler_create(const nuc_sampler_options *options,
  * function returns, the handle and all its copies in other threads are invalid. This function must not be called in a
  * callback of nuc_call_on_done.
  *
- * No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the library
- * detects that the handle was destroyed and returns NUC_INVALID_ARGUMENT.
+ * No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the
+ * library detects that the handle was destroyed and returns NUC_INVALID_ARGUMENT.
  *
  * In a child process after fork, this function does nothing and returns NUC_OK. The sampler's memory in the child is
  * not freed.
@@ -627,7 +630,7 @@ typedef struct nuc_batch {
     nuc_dtype dtype;
     /** Must be zero. */
     int32_t reserved;
-    /** The number of rows. A call with 0 rows succeeds and writes no output. */
+    /** The number of rows. A call with 0 rows and a valid `vocab` succeeds and writes no output. */
     size_t num_rows;
     /** The number of elements per row, 1 to 16777216. */
     size_t vocab;
@@ -720,7 +723,8 @@ typedef struct nuc_call_options {
  * unless a debug array shows what top-k keeps. Other rows use the arbitrary path, so one row with a large k does not
  * slow down the others. With `keep_ties` on a plugin, every row uses the arbitrary path. A row's token depends only on
  * its own logits, parameters and random words. It does not depend on the path, the other rows of the batch, or the
- * backend.
+ * backend. But if the call requests k-slices, a row whose `top_k` does not fit max_k is not sampled: see
+ * NUC_ROW_BAD_PARAMETER.
  *
  * The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any
  * other memory that the call receives, including the structs and `error`. Any number of threads may call this function
@@ -836,9 +840,9 @@ nuc_status nuc_sample_flat(const nuc_sampler *sampler,
 /**
  * The intermediate arrays of a sampling call.
  *
- * Initialize the struct with NUC_DEBUG_ARRAYS_INIT, then point the fields that you want to your own arrays. The library
- * does not compute an array whose field is null. It writes the arrays only if the call succeeds. The arrays must not
- * overlap any other memory that the call receives.
+ * Initialize the struct with NUC_DEBUG_ARRAYS_INIT, then point the fields that you want to your own arrays. The
+ * library does not compute an array whose field is null. It writes the arrays only if the call succeeds. The arrays
+ * must not overlap any other memory that the call receives.
  *
  * The k-slices (`topk_indices_k`, `topk_logits_k`, `topk_topp_unnorm_probs_i32_k`) belong to the bounded path. If you
  * request one, every row needs 1 <= k <= max_k, or vocab <= max_k. nuc_arbitrary_topk_topp_and_sample does not accept
@@ -1147,8 +1151,8 @@ NUC_API nuc_status nuc_parameters_destroy(nuc_parameters *parameters,
  * Starts to sample logits on the device, and writes the handle of the call to `*call`. The caller owns the handle and
  * frees it with nuc_call_destroy. The function compiles missing programs. It does not wait for other calls. It can
  * wait for a free slot in the plugin's queue, and until the plugin has read changed parameters from host memory. It
- * does not wait until they are on the device. If such an upload fails later, this call fails. Calls of the sampler that
- * use the same upload and were started before this call has ended fail too.
+ * does not wait until they are on the device. If such an upload fails later, this call fails. Calls of the sampler
+ * that use the same upload and were started before this call has ended fail too.
  *
  * `logits` is a `PJRT_Buffer *` of the sampler's client in the default memory of the sampler's device. Its dimensions
  * are `[num_rows, vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. If the layout is

@@ -176,8 +176,8 @@ fn keep_exactly(
     threshold
 }
 
-/// The index of tie number `wanted` of the slice. The ties are numbered from 1, by index. Bit `i` of `ties` says whether
-/// value `i` of this thread is a tie. The slice has at least `wanted` ties.
+/// The index of tie number `wanted` of the slice. The ties are numbered from 1, by index. Bit `i` of `ties` says
+/// whether value `i` of this thread is a tie. The slice has at least `wanted` ties.
 fn last_tie(block: &Block<'_>, (layout, logits): (&Layout, &SliceLogits<'_>), wanted: Int, ties: Int) -> Int {
     let k = block.k;
     // A round consists of one vector of each thread. The indices of a round are consecutive.

@@ -63,7 +63,8 @@ impl<'k> Parameters<'k> {
     }
 
     /// Lets the last warp compute the random words and store them in shared memory. Most kernels call this at their
-    /// start, because the other warps then wait for their first loads. All threads can read the words after the next barrier.
+    /// start, because the other warps then wait for their first loads. All threads can read the words after the next
+    /// barrier.
     pub(super) fn share_random_words(&self, step: Option<Wide>) -> Shared {
         let k = self.k;
         let shared = k.shared(4);

@@ -81,8 +81,8 @@ impl<'k> Results<'k> {
         self.threshold(Threshold::LeastWeight, summary.least);
     }
 
-    /// Stores the numbers of a row. `index` is the lowest index of the maximum, and `status` contains the status bits of
-    /// the slices.
+    /// Stores the numbers of a row. `index` is the lowest index of the maximum, and `status` contains the status bits
+    /// of the slices.
     pub(super) fn numbers(&self, no_candidate: Mask, index: Int, remainder: Wide, status: Int) {
         let k = self.k;
         self.number(ResultRow::Greedy, reported_token(k, no_candidate, index));

@@ -17,6 +17,7 @@
 //! context ← k_slices ← survivors, multi_pass, compaction
 //! sampling ← compaction ← dispatch
 //! context, prefilter ← results ← this file
+//! context ← entry_words ← gather
 //! keys ← lane_sums ← threshold_search
 //! short_division ← sampling
 //! ```

@@ -99,8 +99,8 @@ impl Survivors {
         k.not(k.any_row(short))
     }
 
-    /// Calls `value` with the cleaned logit of each survivor. Returns the sum of the results in each lane of each stripe.
-    /// Of several copies of a survivor, only one counts.
+    /// Calls `value` with the cleaned logit of each survivor. Returns the sum of the results in each lane of each
+    /// stripe. Of several copies of a survivor, only one counts.
     pub(super) fn sum_floats(&self, cx: &Context<'_>, value: impl Fn(Value) -> Value) -> Value {
         let k = cx.k;
         let terms = self.slots().map(|i| {

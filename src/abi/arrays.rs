@@ -73,6 +73,9 @@ impl<T> Array<T> {
     }
 
     /// The elements, for writing; `None` if the caller did not pass the array.
+    ///
+    /// # Safety
+    /// The overlap check of the call has passed. The memory is writable, and nothing else accesses it during `'a`.
     pub(super) unsafe fn get_mut<'a>(self) -> Option<&'a mut [T]> {
         debug_assert!(self.usage == Use::Written);
         // SAFETY: not null, aligned, and of a checked size; the caller guarantees the rest.
@@ -139,6 +142,9 @@ impl LogitsArray {
     }
 
     /// The array, for writing; `None` if the caller did not pass it.
+    ///
+    /// # Safety
+    /// As for [`Array::get_mut`].
     pub(super) unsafe fn get_mut<'a>(self) -> Option<LogitsMut<'a>> {
         // SAFETY: the same contract.
         unsafe {

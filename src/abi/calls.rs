@@ -54,6 +54,10 @@ impl Call {
     }
 
     /// Checks every argument except the parameters of the rows, which [`Batch::new`] checks.
+    ///
+    /// # Safety
+    /// The structs are readable. During `'a`, nothing writes the arrays of the batch, and nothing else accesses the
+    /// arrays of the results.
     unsafe fn checked<'a>(&self, memory: &mut Memory, max_k: usize) -> Result<(Batch<'a>, Outputs<'a>)> {
         // SAFETY: the caller guarantees the structs.
         let (batch, options, debug) = unsafe {

@@ -229,9 +229,9 @@ impl Sampler {
         }
         let StartOptions { host_numbers: host, donate_logits } = options;
         let wants = DeviceWants { host, donate_logits, ..DeviceWants::default() };
-        let inner = self.inner.start(path, &logits.0, &parameters.inner, step, wants)?;
-        pjrt::log_release_failures();
-        Ok(Call { inner, _sampler: self.clone() })
+        let outcome = self.inner.start(path, &logits.0, &parameters.inner, step, wants);
+        super::log_release_failures();
+        Ok(Call { inner: outcome?, _sampler: self.clone() })
     }
 }
 

@@ -14,6 +14,12 @@ pub mod programs;
 mod row_status;
 mod sampler;
 
+/// Logs the failures to destroy plugin objects. Each public function that runs a call does this at its end.
+fn log_release_failures() {
+    #[cfg(feature = "pjrt")]
+    crate::pjrt::log_release_failures();
+}
+
 pub use self::batch::Batch;
 pub use self::debug_arrays::{DebugArrays, KSlices};
 pub use self::error::Error;

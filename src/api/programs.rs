@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::log_release_failures;
 use crate::api::{Error, Sampler, SamplerBuilder};
 use crate::backend::pjrt::prewarming;
 use crate::backend::pjrt::program_cache::CacheStats;
@@ -18,7 +19,6 @@ use crate::dtype::Dtype;
 use crate::embedding::{self, Embedding, DEFAULT_NAME};
 use crate::error::Error as InternalError;
 use crate::kernels::{Target, COLUMNS};
-use crate::pjrt::log_release_failures;
 use crate::plan::{self, check_device_rows, Entry, LogitsPlace, DEFAULT_MAX_K};
 
 pub use crate::compile_ahead::Written;
@@ -170,8 +170,8 @@ impl Sampler {
     /// # Ok::<(), nucleus::Error>(())
     /// ```
     ///
-    /// Errors: [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the shape is impossible, if the programs of all
-    /// prewarms exceed [`cache_capacity`](SamplerBuilder::cache_capacity), or if the logits are on a device and the
+    /// Errors: [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the shape is impossible, if the programs of
+    /// all prewarms exceed [`cache_capacity`](SamplerBuilder::cache_capacity), or if the logits are on a device and the
     /// sampler uses the built-in backend; those of the compiler.
     pub fn prewarm(&self, calls: &CallShape) -> Result<(), Error> {
         let outcome = self.inner.prewarm(calls.checked()?);

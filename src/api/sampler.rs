@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::log_release_failures;
 use crate::api::{Batch, DebugArrays, Error, Outputs, RowStatus};
 use crate::backend::DeviceInfo;
 use crate::latency::LatencyStats;
@@ -88,7 +89,9 @@ impl Sampler {
     pub fn sample_into(&self, batch: &Batch<'_>, outputs: Outputs<'_>) -> Result<(), Error> {
         let checked = batch.checked()?;
         let mut outputs = outputs.checked(&checked, self.inner.max_k())?;
-        Ok(self.inner.sample(batch.path, &checked, &mut outputs)?)
+        let outcome = self.inner.sample(batch.path, &checked, &mut outputs);
+        log_release_failures();
+        Ok(outcome?)
     }
 
     /// Samples a batch and returns every intermediate result, for validation. It takes much longer than the other
@@ -111,6 +114,7 @@ impl Sampler {
             let mut outputs = outputs.checked(&checked, max_k)?;
             self.inner.sample(batch.path, &checked, &mut outputs)
         });
+        log_release_failures();
         Ok(arrays?)
     }
 

@@ -140,9 +140,9 @@ impl Ptx {
         self.int_op("ld.relaxed.gpu.global.b32", &[&format_args!("[{}+{offset}]", address.0)])
     }
 
-    /// Loads one, two or four consecutive words that blocks of this kernel have stored, where the mask is true. Elsewhere,
-    /// the words are `otherwise`. The address is a multiple of their size. Fences must order the stores of other blocks
-    /// before the load: see [`Ptx::fence`].
+    /// Loads one, two or four consecutive words that blocks of this kernel have stored, where the mask is true.
+    /// Elsewhere, the words are `otherwise`. The address is a multiple of their size. Fences must order the stores of
+    /// other blocks before the load: see [`Ptx::fence`].
     pub fn load_stored_if(
         &self,
         mask: Mask,
@@ -154,10 +154,10 @@ impl Ptx {
         self.load_vector_if("ld.global", mask, (address, offset), count, otherwise)
     }
 
-    /// Orders the accesses to memory before the fence and those after it. Accesses of other threads of the block before a
-    /// barrier count as accesses before a later fence. Another block sees this order if two conditions hold. First, the
-    /// thread of this fence then executes an atomic operation. Second, a thread of the other block later executes an
-    /// atomic operation on the same word, and then a fence.
+    /// Orders the accesses to memory before the fence and those after it. Accesses of other threads of the block before
+    /// a barrier count as accesses before a later fence. Another block sees this order if two conditions hold. First,
+    /// the thread of this fence then executes an atomic operation. Second, a thread of the other block later executes
+    /// an atomic operation on the same word, and then a fence.
     pub fn fence(&self) {
         self.line(format_args!("fence.acq_rel.gpu"));
     }
@@ -291,11 +291,6 @@ impl Ptx {
     pub fn far_element(&self, row: Int, len: usize, offset: Int) -> Wide {
         let offset = self.widen(offset);
         self.wide_op("mad.wide.u32", &[&row, &len, &offset])
-    }
-
-    /// `a * b`, wrapping.
-    pub fn product(&self, a: Int, b: Int) -> Int {
-        self.int_op("mul.lo.s32", &[&a, &b])
     }
 
     /// `a * b`, wrapping.

@@ -34,6 +34,24 @@ fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Clippy and rustfmt do not check the length of comments.
+#[test]
+fn comments_fit_120_columns() {
+    let mut files = Vec::new();
+    for directory in ["src", "kernels", "cli", "tests", "benches", "examples"] {
+        rust_files(&root().join(directory), &mut files);
+    }
+    let mut long = Vec::new();
+    for file in files {
+        for (number, line) in fs::read_to_string(&file).unwrap().lines().enumerate() {
+            if line.trim_start().starts_with("//") && line.chars().count() > 120 {
+                long.push(format!("{}:{}", file.display(), number + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "these comments have more than 120 columns: {long:#?}");
+}
+
 fn module_of(path: &Path) -> String {
     let relative = path.strip_prefix(root()).unwrap().with_extension("");
     let mut parts: Vec<&str> = relative.iter().map(|part| part.to_str().unwrap()).collect();

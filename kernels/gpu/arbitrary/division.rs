@@ -24,8 +24,8 @@ pub(super) const LARGEST_CHUNKS: usize = LARGEST_SLICES * CHUNKS;
 /// eight logits.
 pub(super) const LARGEST_CHUNK: usize = 1 << 12;
 
-/// A row consists of slices. One block of `scan` processes one slice. A slice consists of chunks of consecutive logits. One warp
-/// processes one chunk, tile by tile. A tile is in registers.
+/// A row consists of slices. One block of `scan` processes one slice. A slice consists of chunks of consecutive logits.
+/// One warp processes one chunk, tile by tile. A tile is in registers.
 pub(super) struct Division {
     /// The number of logits of a tile in each thread.
     per_thread: usize,

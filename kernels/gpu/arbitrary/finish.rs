@@ -39,7 +39,8 @@ pub(super) fn parts(plan: &Plan) -> usize {
 /// Writes the kernel, with [`parts`] blocks per row. Its arguments are the logits, the parameters, the decided records,
 /// the slices, the initial counters, the results of `decide`, the sums of the scan if the plan has groups, the step if
 /// `seeded`, the words of the chunks, the lists (weight and index), the counters, and the arrays of [`Results`]. The
-/// counters use the memory of the initial counters. The arrays of [`Results`] use the memory of the results of `decide`.
+/// counters use the memory of the initial counters. The arrays of [`Results`] use the memory of the results of
+/// `decide`.
 pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     // The first parts of all rows have the first blocks, then the second parts, and so on. So most rows should end at
@@ -130,9 +131,9 @@ pub(super) fn write(k: &Ptx, spec: &Spec, plan: &Plan, seeded: bool) {
     });
 }
 
-/// Returns 1 in the last block of the row that calls this function, and 0 in the others. The last block may then load what
-/// the other blocks stored before their calls. `ended` is the address of the number of blocks that have called this
-/// function. `parts` is the number of blocks of the row. Contains barriers.
+/// Returns 1 in the last block of the row that calls this function, and 0 in the others. The last block may then load
+/// what the other blocks stored before their calls. `ended` is the address of the number of blocks that have called
+/// this function. `parts` is the number of blocks of the row. Contains barriers.
 fn ends_last(k: &Ptx, ended: Address, parts: usize) -> Int {
     let before = k.shared(1);
     k.barrier();

@@ -271,8 +271,8 @@ impl<'k> List<'k> {
         list
     }
 
-    /// Returns a list that blocks of this kernel have stored: see [`Ptx::load_stored_if`]. The thread keeps no entries in
-    /// registers. The arguments are those of [`List::load`].
+    /// Returns a list that blocks of this kernel have stored: see [`Ptx::load_stored_if`]. The thread keeps no entries
+    /// in registers. The arguments are those of [`List::load`].
     pub(super) fn stored(block: Block<'k>, lists: Wide, capacity: usize, row: Int, count: Int) -> List<'k> {
         let rest = block.k.sub(count, block.thread);
         List { block, lists, capacity, row, count, rest, kept: Vec::new(), further: FURTHER, is_new: true }

@@ -8,9 +8,9 @@
 //!    at the bound, and counts those below the bound in bins.
 //! 3. [`decide`] stores the results of the rows that need nothing else. For each other row, it finds two weights that
 //!    enclose the threshold of top-p.
-//! 4. [`finish`] stores the results of these rows. If a row needs the sum of all weights, several blocks sum its weights
-//!    together, and collect those between the two weights that `decide` found ([`weigh`]). The block that ends last
-//!    selects the entries. If a list was too short or too long, one block selects the entries from the whole row
+//! 4. [`finish`] stores the results of these rows. If a row needs the sum of all weights, several blocks sum its
+//!    weights together, and collect those between the two weights that `decide` found ([`weigh`]). The block that ends
+//!    last selects the entries. If a list was too short or too long, one block selects the entries from the whole row
 //!    ([`whole_row`]).
 //!
 //! In [`scan`], the blocks that process a plain draw wait for each other, for a limited time ([`held`]). No other block

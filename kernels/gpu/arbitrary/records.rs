@@ -1,5 +1,5 @@
-//! Arrays with a few words per row, slice or chunk. A kernel passes values in them to later kernels. The last kernel also
-//! passes values between its blocks.
+//! Arrays with a few words per row, slice or chunk. A kernel passes values in them to later kernels. The last kernel
+//! also passes values between its blocks.
 
 use crate::ptx::{Address, Int, Mask, Ptx, Wide};
 use crate::semantics::arith::Arith;
@@ -119,8 +119,8 @@ pub(super) enum Decided {
 pub(super) const DECIDED: usize = 8;
 /// The results of the row have been stored.
 pub(super) const DONE: i32 = 0;
-/// The row needs the sum of all weights. No other comparison of the last kernel uses this number, so a test can find the
-/// comparisons with this state.
+/// The row needs the sum of all weights. No other comparison of the last kernel uses this number, so a test can find
+/// the comparisons with this state.
 pub(super) const WEIGH: i32 = 7;
 /// The list of the row is too short or too long, or the row has top-k but no list.
 pub(super) const FAILED: i32 = 2;

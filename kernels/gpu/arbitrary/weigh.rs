@@ -30,8 +30,8 @@ pub(super) struct Arrays<'a, 'k> {
     pub(super) len: Address,
 }
 
-/// Weighs the chunk of this warp. `decided` contains the words of [`Decided`] for the row. The threads collect weights in
-/// the array `places` in shared memory.
+/// Weighs the chunk of this warp. `decided` contains the words of [`Decided`] for the row. The threads collect weights
+/// in the array `places` in shared memory.
 pub(super) fn weigh(slice: &SliceBlock<'_>, decided: &[Int], arrays: &Arrays<'_, '_>, places: Shared) {
     let k = slice.block.k;
     let word = |word: Decided| decided[word as usize];

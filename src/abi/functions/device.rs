@@ -89,8 +89,8 @@ pub unsafe extern "C" fn nuc_parameters_destroy(
 /// Starts to sample logits on the device, and writes the handle of the call to `*call`. The caller owns the handle and
 /// frees it with nuc_call_destroy. The function compiles missing programs. It does not wait for other calls. It can
 /// wait for a free slot in the plugin's queue, and until the plugin has read changed parameters from host memory. It
-/// does not wait until they are on the device. If such an upload fails later, this call fails. Calls of the sampler that
-/// use the same upload and were started before this call has ended fail too.
+/// does not wait until they are on the device. If such an upload fails later, this call fails. Calls of the sampler
+/// that use the same upload and were started before this call has ended fail too.
 ///
 /// `logits` is a `PJRT_Buffer *` of the sampler's client in the default memory of the sampler's device. Its dimensions
 /// are `[num_rows, vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. If the layout is

@@ -52,8 +52,8 @@ pub unsafe extern "C" fn nuc_sampler_create(
 /// function returns, the handle and all its copies in other threads are invalid. This function must not be called in a
 /// callback of nuc_call_on_done.
 ///
-/// No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the library
-/// detects that the handle was destroyed and returns NUC_INVALID_ARGUMENT.
+/// No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the
+/// library detects that the handle was destroyed and returns NUC_INVALID_ARGUMENT.
 ///
 /// In a child process after fork, this function does nothing and returns NUC_OK. The sampler's memory in the child is
 /// not freed.

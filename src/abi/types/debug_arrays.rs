@@ -4,9 +4,9 @@ use libc::c_void;
 
 /// The intermediate arrays of a sampling call.
 ///
-/// Initialize the struct with NUC_DEBUG_ARRAYS_INIT, then point the fields that you want to your own arrays. The library
-/// does not compute an array whose field is null. It writes the arrays only if the call succeeds. The arrays must not
-/// overlap any other memory that the call receives.
+/// Initialize the struct with NUC_DEBUG_ARRAYS_INIT, then point the fields that you want to your own arrays. The
+/// library does not compute an array whose field is null. It writes the arrays only if the call succeeds. The arrays
+/// must not overlap any other memory that the call receives.
 ///
 /// The k-slices (`topk_indices_k`, `topk_logits_k`, `topk_topp_unnorm_probs_i32_k`) belong to the bounded path. If you
 /// request one, every row needs 1 <= k <= max_k, or vocab <= max_k. nuc_arbitrary_topk_topp_and_sample does not accept

@@ -242,18 +242,23 @@ impl<'c> Call<'c> {
         };
         let start = Instant::now();
         let times = &self.backend.sharing_times;
+        // Without helpers, the call was not shared, and its times say nothing about shared calls.
         if schedule.parts > 1 {
             helpers.run_in_pool(|| helpers.share(helping, take_rows, &help));
-            times.learn_fraction(start.elapsed().as_nanos() as f32 / total.nanoseconds);
+            if helping > 0 {
+                times.learn_fraction(start.elapsed().as_nanos() as f32 / total.nanoseconds);
+            }
         } else {
             let ((own, took), arrival) = helpers.share(helping, take_rows, &help);
-            // `alone` is the estimated time of the whole call on one thread, from the speed of this thread. If this
-            // thread shares a core with a helper, it is slow and the estimate is too high. Therefore the time of calls
-            // that were not shared limits the estimate.
-            let alone = took.as_nanos() as f32 * total.nanoseconds / own.nanoseconds.max(1.0);
-            let alone = alone.min(1.5 * total.nanoseconds);
-            times.learn_wake(arrival);
-            times.learn_fraction(start.elapsed().as_nanos() as f32 / alone.max(1.0));
+            if helping > 0 {
+                // `alone` is the estimated time of the whole call on one thread, from the speed of this thread. If this
+                // thread shares a core with a helper, it is slow and the estimate is too high. Therefore the time of
+                // calls that were not shared limits the estimate.
+                let alone = took.as_nanos() as f32 * total.nanoseconds / own.nanoseconds.max(1.0);
+                let alone = alone.min(1.5 * total.nanoseconds);
+                times.learn_wake(arrival);
+                times.learn_fraction(start.elapsed().as_nanos() as f32 / alone.max(1.0));
+            }
         }
         let shared = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         shared.scratches.into_iter().for_each(|scratch| self.backend.idle.give_back(scratch));

@@ -175,15 +175,25 @@ impl RowTask<'_> {
 
     /// Collects the entries that reach the bound. Without a bound, collects all candidates.
     fn collect_by_maxima(&self, k: usize, bound: Option<f32>, work: &mut Workspace<'_>) -> Collected {
-        let level = self.level;
         let limit = self.limit(k, bound.unwrap_or_else(|| bound_of_key(LEAST_KEY)));
-        let (bins, tops) = (&*work.bins, &*work.tops);
+        let len = self.collect_reaching(limit, (work.bins, work.tops), work.keys, work.offsets);
+        Collected { limit, above: i32::MAX, len, indexed: false }
+    }
+
+    /// Collects the elements that reach the limit. Returns their number. `bins` contains the maxima of all blocks, and
+    /// `tops` those of all groups.
+    pub(super) fn collect_reaching(
+        &self,
+        limit: Limit,
+        (bins, tops): (&[f32], &[f32]),
+        values: &mut [i32],
+        offsets: &mut [u32],
+    ) -> usize {
         let pass = |part: Part<'_>, values: &mut [i32], offsets: &mut [u32]| {
             let maxima = part.maxima(bins, tops);
-            ((), collect(level, part.row, part.layout.group, maxima, limit, values, offsets))
+            ((), collect(self.level, part.row, part.layout.group, maxima, limit, values, offsets))
         };
-        let ((), len) = split_collect(self.whole, self.parts, work.keys, work.offsets, pass, |(), ()| ());
-        Collected { limit, above: i32::MAX, len, indexed: false }
+        split_collect(self.whole, self.parts, values, offsets, pass, |(), ()| ()).1
     }
 
     /// Returns the limit of a pass that collects the entries for top-k. If top-k keeps all ties, the pass collects all

@@ -4,11 +4,9 @@ use fearless_simd::{dispatch, prelude::*, Level, Simd};
 
 use super::bounds::Limit;
 use super::candidates::{Candidates, LARGEST_SHARE, LARGEST_SHARE_FOR_TOP_P};
-use super::collect::collect;
 use super::collect_few::collect_few;
 use super::draw::{draw, draw_by_blocks, index_of_weight};
 use super::lanes::LANES;
-use super::layout::Part;
 use super::locate::index_of;
 use super::pages::Pages;
 use super::reaching::{Bounds, Reaching};
@@ -123,8 +121,8 @@ impl RowTask<'_> {
         }
     }
 
-    /// Draws one of the logits that were collected in pages. All other weights are below `least`. `floor` is the bound of
-    /// all blocks. If it is `None`, each chunk of the row has its own bound.
+    /// Draws one of the logits that were collected in pages. All other weights are below `least`. `floor` is the bound
+    /// of all blocks. If it is `None`, each chunk of the row has its own bound.
     fn draw_reaching(
         &self,
         pages: Pages,
@@ -296,13 +294,7 @@ impl RowTask<'_> {
 
     /// Collects the logits that reach the limit. Writes the bits of these logits to one page of the array of weights.
     fn collect_logits(&self, limit: Limit, work: &mut Workspace<'_>) {
-        let level = self.level;
-        let (bins, tops) = (&*work.bins, &*work.tops);
-        let pass = |part: Part<'_>, values: &mut [i32], offsets: &mut [u32]| {
-            let maxima = part.maxima(bins, tops);
-            ((), collect(level, part.row, part.layout.group, maxima, limit, values, offsets))
-        };
-        let ((), len) = split_collect(self.whole, self.parts, work.weights, work.offsets, pass, |(), ()| ());
+        let len = self.collect_reaching(limit, (work.bins, work.tops), work.weights, work.offsets);
         work.counts[0] = len as u32;
     }
 

@@ -52,8 +52,7 @@ impl Pages {
 /// Pads the `count` logits of a page with −inf to groups of four vectors, whose weights are computed together. Returns
 /// the logits with the padding.
 #[inline(always)]
-pub(super) fn pad_page(page: &mut [i32], count: u32) -> &mut [i32] {
-    let count = count as usize;
+pub(super) fn pad_page(page: &mut [i32], count: usize) -> &mut [i32] {
     let page = &mut page[..count.next_multiple_of(4 * LANES)];
     page[count..].fill(f32::NEG_INFINITY.to_bits() as i32);
     page

@@ -28,8 +28,8 @@ pub(super) struct Reaching {
 
 /// Scans a row and collects the logits that may have a weight of at least `least`, in order. `scale.max` is the maximum
 /// of a part of the row. Writes the bits of the collected logits to the pages of `values`, and the number of logits of
-/// each page to `counts`. For each block, writes the position of the first of its logits to `offsets`. Position 0 is the
-/// start of the first page. Writes the bound of each chunk to `bounds`.
+/// each page to `counts`. For each block, writes the position of the first of its logits to `offsets`. Position 0 is
+/// the start of the first page. Writes the bound of each chunk to `bounds`.
 pub(super) fn scan_and_collect_reaching(
     level: Level,
     row: Logits<'_>,

@@ -41,8 +41,8 @@ impl Summary {
     }
 }
 
-/// Scans a row, or a part of it. Writes the maxima of blocks to `bins`, unless `bins` is empty, and the maxima of groups
-/// to `tops`.
+/// Scans a row, or a part of it. Writes the maxima of blocks to `bins`, unless `bins` is empty, and the maxima of
+/// groups to `tops`.
 pub(super) fn scan(
     level: Level,
     row: Logits<'_>,

@@ -206,8 +206,8 @@ pub(super) fn weigh_blocks(
 }
 
 /// Computes the weights of logits that a pass collected in pages. Like [`weigh_blocks`], but a block consists of
-/// collected logits, and no block is skipped. `values` contains the bits of the logits, and `counts` the number of logits
-/// of each page. Changes values after the last logit of a page.
+/// collected logits, and no block is skipped. `values` contains the bits of the logits, and `counts` the number of
+/// logits of each page. Changes values after the last logit of a page.
 pub(super) fn weigh_pages(
     level: Level,
     pages: Pages,
@@ -242,7 +242,7 @@ fn weigh_pages_impl<S: Simd, const ALL: bool>(
         let first = page * pages.blocks();
         sums[len..first].fill([0; LANES]);
         len = first;
-        let (blocks, rest) = bytemuck::cast_slice(pad_page(values, count)).as_chunks::<BLOCK>();
+        let (blocks, rest) = bytemuck::cast_slice(pad_page(values, count as usize)).as_chunks::<BLOCK>();
         for block in blocks {
             let here = sum_of_block::<S, F32, ALL>(simd, &scale, block, least);
             here.store_slice(&mut sums[len]);

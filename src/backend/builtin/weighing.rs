@@ -7,6 +7,7 @@ use super::element::{with_element, Element};
 use super::interleaved::Interleaved;
 use super::lanes::{load, Lanes, WeightSum, LANES};
 use super::layout::{BLOCK, VECTORS};
+use super::pages::pad_page;
 use super::top_k::Kept;
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
@@ -142,9 +143,9 @@ fn weigh_collected_impl<S: Simd, const N: usize>(
     sum.total()
 }
 
-/// Replaces the bits of `len` collected logits by their weights, and pads the array to whole vectors with 0. A weight
-/// below `least` becomes 0. Returns the padded length and the sum of the weights. `values` has space for the padding,
-/// if its length is a multiple of the length of a block.
+/// Replaces the bits of `len` collected logits by their weights, and pads the array to groups of four vectors with 0. A
+/// weight below `least` becomes 0. Returns the padded length and the sum of the weights. `values` has at least the
+/// padded length.
 pub(super) fn weigh_in_place(
     level: Level,
     values: &mut [i32],
@@ -152,10 +153,9 @@ pub(super) fn weigh_in_place(
     scale: WeightScale,
     least: i32,
 ) -> (usize, u64) {
-    let padded = len.next_multiple_of(4 * LANES);
-    values[len..padded].fill(f32::NEG_INFINITY.to_bits() as i32);
-    let sum = dispatch!(level, simd => weigh_in_place_impl(simd, &mut values[..padded], scale, least));
-    (padded, sum)
+    let values = pad_page(values, len);
+    let sum = dispatch!(level, simd => weigh_in_place_impl(simd, values, scale, least));
+    (values.len(), sum)
 }
 
 #[inline(always)]

@@ -94,7 +94,7 @@ impl RowSettings {
     pub(crate) fn params(&self, row: usize, words: [u32; 4], vocab: usize) -> Result<RowParams, Error> {
         let RowSettings { top_k, top_p, min_p, temperature, .. } = *self;
         check_row(top_p, min_p, temperature).map_err(|(name, value, right)| {
-            Error::row_argument(name, row, format!("{name}[{row}] is {value}; it must be {right}"))
+            Error::row_argument(name, row, format!("{name}[{row}] is {value:?}; it must be {right}"))
         })?;
         Ok(RowParams::new(top_k, top_p, min_p, temperature, words, vocab))
     }

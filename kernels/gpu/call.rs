@@ -1,5 +1,6 @@
 //! Calls of kernels in a StableHLO program.
 
+use crate::mlir::ir::{Attribute, Attributes};
 use crate::mlir::stablehlo::{CallConfig, Elem, Hlo, Value};
 
 /// The target of a custom call that runs a PTX kernel on the CUDA plugin.
@@ -32,20 +33,20 @@ pub(super) fn call_in_place(
     h.custom_call_in_place(TARGET, &config, operands, &results, aliases)
 }
 
-/// Returns the configuration of a call, an MLIR dictionary as text.
-fn config(name: &str, text: &str, blocks: usize, threads: usize) -> String {
-    let escaped: String = text
-        .chars()
-        .map(|c| match c {
-            '"' | '\\' => format!("\\{c}"),
-            '\n' => "\\0A".to_owned(),
-            '\t' => "\\09".to_owned(),
-            c => c.to_string(),
-        })
-        .collect();
-    format!(
-        "{{name = \"{name}\", kernel_type = \"ptx\", kernel_data = \"{escaped}\", grid_x = {blocks} : i32, \
-         grid_y = 1 : i32, grid_z = 1 : i32, block_x = {threads} : i32, block_y = 1 : i32, block_z = 1 : i32, \
-         shared_mem_bytes = 0 : i32}}"
-    )
+/// Returns the configuration of a call.
+fn config(name: &str, text: &str, blocks: usize, threads: usize) -> Attributes {
+    let string = |text: &str| Attribute::String(text.to_owned());
+    let number = |number: usize| Attribute::Integer(number as i64, "i32");
+    vec![
+        ("name", string(name)),
+        ("kernel_type", string("ptx")),
+        ("kernel_data", string(text)),
+        ("grid_x", number(blocks)),
+        ("grid_y", number(1)),
+        ("grid_z", number(1)),
+        ("block_x", number(threads)),
+        ("block_y", number(1)),
+        ("block_z", number(1)),
+        ("shared_mem_bytes", number(0)),
+    ]
 }

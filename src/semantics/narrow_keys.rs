@@ -4,12 +4,13 @@
 //! values, so 16 bits are enough to order them. A search over 16-bit keys needs half as many steps.
 //!
 //! There are two forms. [`narrow_key`] orders the raw bits of any 16-bit float type before cleaning.
-//! [`bf16_short_key`] shortens the 32-bit key of a cleaned bf16 logit, and [`bf16_full_key`] restores it.
+//! [`short_key`] shortens the 32-bit key of a cleaned logit, and [`full_key`] restores it.
 
 use super::arith::Arith;
+use crate::dtype::Dtype;
 
-/// The bits of +inf in bf16.
-const BF16_INFINITY: i32 = 0x7f80;
+/// The bits of +inf in f32.
+const F32_INFINITY: i32 = 0x7f80_0000;
 
 /// The order key of the bits of a 16-bit float, both sign-extended to 32 bits. The function is its own inverse.
 ///
@@ -19,21 +20,39 @@ pub fn narrow_key<A: Arith>(a: A, bits: A::Int) -> A::Int {
     a.xor(bits, a.and(a.shr(bits, 15), a.int(0x7fff)))
 }
 
-/// The order key of a cleaned bf16 logit, shortened to 16 bits (sign-extended). The order stays the same.
+/// The order key of a cleaned logit without its lowest `unused` bits, which have no meaning. The order stays the same.
+/// `unused` is [`unused_bits`] of the type of the logit.
 ///
-/// The low half of the full key is 0 for +0 and positive values. It is all ones for negative values and for the largest
-/// finite f32, which replaces +inf. If the low half is all ones, adding 1 carries into the high half. Otherwise the
-/// high half does not change.
+/// The lowest bits of the full key are 0 for +0 and positive values. They are 1 for negative values and for the largest
+/// finite f32, which replaces +inf. If they are 1, adding 1 carries into the other bits. Otherwise the other bits do
+/// not change.
 #[inline(always)]
-pub fn bf16_short_key<A: Arith>(a: A, key: A::Int) -> A::Int {
-    a.shr(a.add(key, a.int(1)), 16)
+pub fn short_key<A: Arith>(a: A, key: A::Int, unused: u32) -> A::Int {
+    if unused == 0 {
+        return key;
+    }
+    a.shr(a.add(key, a.int(1)), unused)
 }
 
-/// The order key that [`bf16_short_key`] shortened.
+/// The order key that [`short_key`] shortened.
 #[inline(always)]
-pub fn bf16_full_key<A: Arith>(a: A, short: A::Int) -> A::Int {
-    let ones = a.either(a.lt(short, a.int(0)), a.eq(short, a.int(BF16_INFINITY)));
-    a.sub(a.shl(short, 16), a.select(ones, a.int(1), a.int(0)))
+pub fn full_key<A: Arith>(a: A, short: A::Int, unused: u32) -> A::Int {
+    if unused == 0 {
+        return short;
+    }
+    let ones = a.either(a.lt(short, a.int(0)), a.eq(short, a.int(F32_INFINITY >> unused)));
+    a.sub(a.shl(short, unused), a.select(ones, a.int(1), a.int(0)))
+}
+
+/// The number of lowest bits of an order key that have no meaning for this type.
+pub fn unused_bits(dtype: Dtype) -> u32 {
+    // In f32, a subnormal f16 number is a normal number with a shorter mantissa. So its lowest bits have no meaning
+    // either.
+    match dtype {
+        Dtype::F32 => 0,
+        Dtype::Bf16 => 16,
+        Dtype::F16 => 13,
+    }
 }
 
 #[cfg(test)]
@@ -71,15 +90,20 @@ mod tests {
 
     #[test]
     fn short_keys_order_like_the_full_keys_and_restore_them() {
-        let mut keys: Vec<i32> =
-            patterns(widen_bf16).map(|(_, wide)| order_key(Scalar, clean(Scalar, wide))).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let short: Vec<i32> = keys.iter().map(|&key| bf16_short_key(Scalar, key)).collect();
-        assert!(short.windows(2).all(|pair| pair[0] < pair[1]));
-        for (&key, &short) in keys.iter().zip(&short) {
-            assert_eq!(i32::from(short as i16), short);
-            assert_eq!(bf16_full_key(Scalar, short), key);
+        for (dtype, widen) in [(Dtype::Bf16, widen_bf16 as fn(Scalar, i32) -> i32), (Dtype::F16, widen_f16)] {
+            let unused = unused_bits(dtype);
+            let mut keys: Vec<i32> =
+                patterns(widen).map(|(_, wide)| order_key(Scalar, clean(Scalar, wide))).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            let short: Vec<i32> = keys.iter().map(|&key| short_key(Scalar, key, unused)).collect();
+            assert!(short.windows(2).all(|pair| pair[0] < pair[1]));
+            for (&key, &short) in keys.iter().zip(&short) {
+                assert!(dtype == Dtype::F16 || i32::from(short as i16) == short, "a bf16 logit has 16 bits");
+                assert_eq!(full_key(Scalar, short, unused), key, "{key:#x}");
+            }
         }
+        let unused = unused_bits(Dtype::F32);
+        assert_eq!((short_key(Scalar, -5, unused), full_key(Scalar, -5, unused)), (-5, -5));
     }
 }

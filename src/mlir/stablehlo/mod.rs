@@ -46,8 +46,8 @@ pub const PRODUCT_BARRIER: f32 = 1e30;
 pub enum CallConfig {
     /// Text in a format of the callee.
     Text(String),
-    /// An MLIR dictionary as text, for version 2 of the interface of custom calls.
-    Dictionary(String),
+    /// A dictionary, for version 2 of the interface of custom calls.
+    Dictionary(Attributes),
 }
 
 /// The builder of one program. Methods take `&self`, so that nested calls read like expressions.
@@ -286,11 +286,13 @@ impl Hlo {
             .op("stablehlo.custom_call")
             .operands(operands)
             .attribute("call_target_name", Attribute::String(target.to_owned()));
-        let call = match config {
-            CallConfig::Text(_) => call,
-            CallConfig::Dictionary(_) => call.attribute("api_version", Attribute::Integer(2, "i32")),
+        let (call, config) = match config {
+            CallConfig::Text(text) => (call, text.clone()),
+            CallConfig::Dictionary(entries) => {
+                let version = Attribute::Integer(2, "i32");
+                (call.attribute("api_version", version), Attribute::Dictionary(entries.clone()).to_string())
+            }
         };
-        let (CallConfig::Text(config) | CallConfig::Dictionary(config)) = config;
         let alias = |&(operand, result): &(usize, usize)| {
             let (to, from) = (format!("[{result}]"), format!("operand_index = {operand}"));
             let text = format!("<output_tuple_indices = {to}, {from}, operand_tuple_indices = []>");
@@ -302,7 +304,7 @@ impl Hlo {
                 call.attribute("output_operand_aliases", Attribute::List(aliases.iter().map(alias).collect()))
             }
         };
-        call.attribute("backend_config", Attribute::String(config.clone()))
+        call.attribute("backend_config", Attribute::String(config))
             .attribute("operand_layouts", Attribute::List(operand_layouts))
             .attribute("result_layouts", Attribute::List(result_layouts))
             .results(results.iter().map(|(elem, dims)| Type::tensor(*elem, dims)))

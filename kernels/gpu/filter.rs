@@ -11,6 +11,7 @@ use super::layout::{Layout, KEPT, LARGEST_VOCAB};
 use super::logits::{key_of, raw_bound, SliceLogits};
 use super::order::Order;
 use super::parameters::Parameters;
+use super::places::Places;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Float, Int, Mask, Ptx, Shared, Wide};
 use crate::semantics::arith::Arith;
@@ -49,8 +50,8 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout) {
     let top_k = parameters.top_k(spec);
     let logits = SliceLogits::load(k, (spec, layout), logits, (parameters.row_of_logits(spec), slice));
     let only_maximum = parameters.need_only_maximum(spec);
-    let kept = Kept::new(k);
-    kept.clear(&block);
+    let kept = Kept::new(&block);
+    kept.places.clear();
     let max = logits.max();
     let (had_nan, had_inf) = (logits.had_nan(), k.at_least(max, k.float(f32::INFINITY)));
     let max_key = key_of(k, max);
@@ -131,7 +132,7 @@ fn keep(
     });
     let has_special = has_special();
     let bound = k.variable(bound);
-    let too_many = k.lt(k.int(KEPT as i32), kept.count());
+    let too_many = k.lt(k.int(KEPT as i32), kept.places.count());
     k.when(k.either(k.not(has_bound), too_many), || {
         k.barrier();
         let start = k.mul(slice, layout.slice_len());
@@ -166,7 +167,7 @@ fn keep_exactly(
     let is_tie = |(number, &key)| k.select(k.eq(key, threshold), k.int(1 << number), k.int(0));
     let tied = keys.iter().enumerate().map(is_tie).reduce(|a, b| k.or(a, b)).expect("a thread has logits");
     let last_tie = last_tie(block, (layout, logits), ties, tied);
-    kept.clear(block);
+    kept.places.clear();
     k.barrier();
     for (number, &key) in keys.iter().enumerate() {
         let index = logits.index(number);
@@ -214,40 +215,28 @@ struct Kept<'k> {
     /// The bits of each value as f32, cleaned or not.
     values: Shared,
     indices: Shared,
-    len: Shared,
+    places: Places<'k>,
 }
 
 impl<'k> Kept<'k> {
-    fn new(k: &'k Ptx) -> Kept<'k> {
-        Kept { k, values: k.shared(KEPT), indices: k.shared(KEPT), len: k.shared(1) }
+    fn new(block: &Block<'k>) -> Kept<'k> {
+        let k = block.k;
+        Kept { k, values: k.shared(KEPT), indices: k.shared(KEPT), places: Places::new(*block, KEPT) }
     }
 
-    /// Removes all entries. Entries can be added after the next barrier.
-    fn clear(&self, block: &Block<'_>) {
-        let k = self.k;
-        k.when(block.is_first(), || k.store_shared_at(self.len, 0, k.int(0)));
-    }
-
-    /// Counts an entry, and stores it if there is space.
+    /// Adds an entry if there is space.
     fn push(&self, value: Int, index: Int) {
-        let k = self.k;
-        let at = k.fetch_add_shared(self.len, 0, k.int(1));
-        k.when(k.lt(at, k.int(KEPT as i32)), || {
-            k.store_shared(self.values, at, value);
-            k.store_shared(self.indices, at, index);
+        self.places.add(|at| {
+            self.k.store_shared(self.values, at, value);
+            self.k.store_shared(self.indices, at, index);
         });
-    }
-
-    /// The number of entries that were counted.
-    fn count(&self) -> Int {
-        self.k.load_shared_at(self.len, 0)
     }
 
     /// Stores the entries of the block in the array `entries`. The places after them get [`Order::NONE`].
     fn store(&self, block: &Block<'_>, entries: Wide) {
         let k = self.k;
         let first = k.mul(k.block(), KEPT);
-        let count = self.count();
+        let count = self.places.count();
         k.for_range(block.thread, k.int(KEPT as i32), k.threads(), |place| {
             let entry = k.address(entries, k.add(first, place), 8);
             k.when_else(

@@ -8,7 +8,7 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! layout, block, order, parameters, remainder, results ← logits ← filter ← finish; call, logits ← arbitrary
+//! layout, block ← order, parameters, places, remainder, results ← logits ← filter ← finish; call, logits ← arbitrary
 //!   ← this file
 //! ```
 
@@ -21,6 +21,7 @@ mod layout;
 mod logits;
 mod order;
 mod parameters;
+mod places;
 mod remainder;
 mod results;
 

@@ -1,8 +1,8 @@
 //! The entries of one bin of a histogram, in shared memory. If the bin has few entries, each warp compares all of these
 //! entries with each other. So all threads get the results without a barrier.
 
-use super::shared_list::Places;
 use crate::kernels::gpu::block::Block;
+use crate::kernels::gpu::places::Places;
 use crate::ptx::{Int, Mask, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::rules::survives_top_k;

@@ -1,4 +1,4 @@
-//! The arithmetic of the sampling contract.
+//! Arithmetic: the operations of the sampling contract, and others.
 
 use super::{Float, Int, Mask, Ptx, Wide};
 use crate::semantics::arith::{Arith, WideArith};
@@ -118,5 +118,94 @@ impl WideArith for &Ptx {
 
     fn wselect(self, mask: Mask, if_true: Wide, if_false: Wide) -> Wide {
         self.wide_op("selp.b64", &[&if_true, &if_false, &mask])
+    }
+}
+
+/// Operations that the contract does not need.
+impl Ptx {
+    /// `a * b`, wrapping.
+    pub fn mul(&self, a: Int, b: usize) -> Int {
+        self.int_op("mul.lo.s32", &[&a, &b])
+    }
+
+    /// The 64-bit integer with these halves.
+    pub fn join(&self, low: Int, high: Int) -> Wide {
+        self.wide_op("mov.b64", &[&format_args!("{{{low}, {high}}}")])
+    }
+
+    /// `a - b`, for `b` that is at most `a`.
+    pub fn wide_difference(&self, a: Wide, b: Wide) -> Wide {
+        self.wide_op("sub.u64", &[&a, &b])
+    }
+
+    /// The number of masks that are true.
+    pub fn count_true(&self, masks: impl Iterator<Item = Mask>) -> Int {
+        let ones = masks.map(|mask| self.select(mask, self.int(1), self.int(0)));
+        ones.reduce(|a, b| self.add(a, b)).expect("there are masks")
+    }
+
+    /// The larger of two floats. If one is NaN, the other one.
+    pub fn fmax(&self, a: Float, b: Float) -> Float {
+        self.float_op("max.f32", &[&a, &b])
+    }
+
+    /// The smaller of two integers.
+    pub fn min(&self, a: Int, b: Int) -> Int {
+        self.int_op("min.s32", &[&a, &b])
+    }
+
+    /// The number of zero bits before the first one bit; 32 if the value is 0.
+    pub fn leading_zeros(&self, value: Int) -> Int {
+        self.int_op("clz.b32", &[&value])
+    }
+
+    /// The number of one bits.
+    pub fn count_ones(&self, value: Int) -> Int {
+        self.int_op("popc.b32", &[&value])
+    }
+
+    /// The value shifted left by 0 to 31 bits.
+    pub fn shl_by(&self, value: Int, by: Int) -> Int {
+        self.int_op("shl.b32", &[&value, &by])
+    }
+
+    /// Whether `a` is less than `b`, as unsigned integers.
+    pub fn unsigned_lt(&self, a: Int, b: Int) -> Mask {
+        self.mask_op("setp.lt.u32", &[&a, &b])
+    }
+
+    /// Whether `a` is less than `b` as unsigned integers, or whether `before` is true.
+    pub fn unsigned_lt_or(&self, a: Int, b: Int, before: Mask) -> Mask {
+        self.mask_op("setp.lt.or.u32", &[&a, &b, &before])
+    }
+
+    /// Whether `a` is at least `b`; false if either is NaN.
+    pub fn at_least(&self, a: Float, b: Float) -> Mask {
+        self.mask_op("setp.ge.f32", &[&a, &b])
+    }
+
+    /// Whether `a` is at least `b`, or `before` is true. The comparison is false if either float is NaN.
+    pub fn at_least_or(&self, a: Float, b: Float, before: Mask) -> Mask {
+        self.mask_op("setp.ge.or.f32", &[&a, &b, &before])
+    }
+
+    /// Whether `a` is greater than `b`; false if either is NaN.
+    pub fn greater(&self, a: Float, b: Float) -> Mask {
+        self.mask_op("setp.gt.f32", &[&a, &b])
+    }
+
+    /// Whether either float is NaN, or `before` is true.
+    pub fn any_nan(&self, a: Float, b: Float, before: Mask) -> Mask {
+        self.mask_op("setp.nan.or.f32", &[&a, &b, &before])
+    }
+
+    /// A mask that is true.
+    pub fn always(&self) -> Mask {
+        self.mask_op("setp.eq.s32", &[&0, &0])
+    }
+
+    /// A mask that is false.
+    pub fn never(&self) -> Mask {
+        self.mask_op("setp.ne.s32", &[&0, &0])
     }
 }

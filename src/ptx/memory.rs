@@ -292,11 +292,6 @@ impl Ptx {
         let offset = self.widen(offset);
         self.wide_op("mad.wide.u32", &[&row, &len, &offset])
     }
-
-    /// `a * b`, wrapping.
-    pub fn mul(&self, a: Int, b: usize) -> Int {
-        self.int_op("mul.lo.s32", &[&a, &b])
-    }
 }
 
 /// The qualifier of an instruction that loads or stores these words, and its operand.

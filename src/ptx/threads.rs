@@ -1,6 +1,6 @@
 //! Operations that involve several threads.
 
-use super::{Float, Int, Mask, Ptx, Wide, WARP};
+use super::{Int, Mask, Ptx, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// A warp divides a long value into parts, and adds the parts separately. A part has this number of bits. So the sum of
@@ -74,16 +74,6 @@ impl Ptx {
         self.int_op("shfl.sync.idx.b32", &[&value, &lane, &31, &"0xffffffff"])
     }
 
-    /// The 64-bit integer with these halves.
-    pub fn join(&self, low: Int, high: Int) -> Wide {
-        self.wide_op("mov.b64", &[&format_args!("{{{low}, {high}}}")])
-    }
-
-    /// `a - b`, for `b` that is at most `a`.
-    pub fn wide_difference(&self, a: Wide, b: Wide) -> Wide {
-        self.wide_op("sub.u64", &[&a, &b])
-    }
-
     /// Calls a function on both halves of a 64-bit integer.
     fn by_halves(&self, value: Wide, function: impl Fn(Int) -> Int) -> Wide {
         self.join(function(self.low(value)), function(self.high(value)))
@@ -92,12 +82,11 @@ impl Ptx {
     /// The sum of a value over the threads of a warp up to and including this one. The sum must be below 2⁵⁸.
     pub fn warp_prefix_sum(&self, value: Wide) -> Wide {
         // The two sums of 32-bit values do not depend on each other, so they need less time than one sum of 64-bit
-        // values. The sum of 32 parts of 26 bits fits 32 bits.
-        const LOW_BITS: u32 = 26;
-        let low = self.low(self.wand(value, self.wide((1 << LOW_BITS) - 1)));
-        let high = self.low(self.wshr(value, self.wide(u64::from(LOW_BITS))));
+        // values.
+        let low = self.low(self.wand(value, self.wide((1 << PART_BITS) - 1)));
+        let high = self.low(self.wshr(value, self.wide(u64::from(PART_BITS))));
         let [low, high] = [low, high].map(|part| self.widen(self.warp_prefix_sum_of_words(part)));
-        self.wadd(low, self.wshl(high, LOW_BITS))
+        self.wadd(low, self.wshl(high, PART_BITS))
     }
 
     /// Like [`Ptx::warp_prefix_sum`], for 32-bit values. The sums wrap.
@@ -142,76 +131,5 @@ impl Ptx {
     /// Like [`Ptx::wide_group_sum`], for 32-bit values, wrapping.
     pub fn group_sum(&self, value: Int, count: usize) -> Int {
         (0..count.trailing_zeros()).fold(value, |sum, bit| self.add(sum, self.from_partner(sum, 1 << bit)))
-    }
-
-    /// The number of masks that are true.
-    pub fn count_true(&self, masks: impl Iterator<Item = Mask>) -> Int {
-        let ones = masks.map(|mask| self.select(mask, self.int(1), self.int(0)));
-        ones.reduce(|a, b| self.add(a, b)).expect("there are masks")
-    }
-
-    /// The larger of two floats. If one is NaN, the other one.
-    pub fn fmax(&self, a: Float, b: Float) -> Float {
-        self.float_op("max.f32", &[&a, &b])
-    }
-
-    /// The smaller of two integers.
-    pub fn min(&self, a: Int, b: Int) -> Int {
-        self.int_op("min.s32", &[&a, &b])
-    }
-
-    /// The number of zero bits before the first one bit; 32 if the value is 0.
-    pub fn leading_zeros(&self, value: Int) -> Int {
-        self.int_op("clz.b32", &[&value])
-    }
-
-    /// The number of one bits.
-    pub fn count_ones(&self, value: Int) -> Int {
-        self.int_op("popc.b32", &[&value])
-    }
-
-    /// The value shifted left by 0 to 31 bits.
-    pub fn shl_by(&self, value: Int, by: Int) -> Int {
-        self.int_op("shl.b32", &[&value, &by])
-    }
-
-    /// Whether `a` is less than `b`, as unsigned integers.
-    pub fn unsigned_lt(&self, a: Int, b: Int) -> Mask {
-        self.mask_op("setp.lt.u32", &[&a, &b])
-    }
-
-    /// Whether `a` is less than `b` as unsigned integers, or whether `before` is true.
-    pub fn unsigned_lt_or(&self, a: Int, b: Int, before: Mask) -> Mask {
-        self.mask_op("setp.lt.or.u32", &[&a, &b, &before])
-    }
-
-    /// Whether `a` is at least `b`; false if either is NaN.
-    pub fn at_least(&self, a: Float, b: Float) -> Mask {
-        self.mask_op("setp.ge.f32", &[&a, &b])
-    }
-
-    /// Whether `a` is at least `b`, or `before` is true. The comparison is false if either float is NaN.
-    pub fn at_least_or(&self, a: Float, b: Float, before: Mask) -> Mask {
-        self.mask_op("setp.ge.or.f32", &[&a, &b, &before])
-    }
-
-    /// Whether `a` is greater than `b`; false if either is NaN.
-    pub fn greater(&self, a: Float, b: Float) -> Mask {
-        self.mask_op("setp.gt.f32", &[&a, &b])
-    }
-
-    /// Whether either float is NaN, or `before` is true.
-    pub fn any_nan(&self, a: Float, b: Float, before: Mask) -> Mask {
-        self.mask_op("setp.nan.or.f32", &[&a, &b, &before])
-    }
-
-    /// A mask that is true.
-    pub fn always(&self) -> Mask {
-        self.mask_op("setp.eq.s32", &[&0, &0])
-    }
-
-    /// A mask that is false.
-    pub fn never(&self) -> Mask {
-        self.mask_op("setp.ne.s32", &[&0, &0])
     }
 }

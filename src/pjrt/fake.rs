@@ -95,15 +95,22 @@ struct State {
     fault: Fault,
     /// The number of objects that the caller has not destroyed yet, including the client.
     live: AtomicIsize,
+    /// The number of programs whose end the caller has not awaited.
+    running: AtomicIsize,
 }
 
 /// Any other object of the fake.
 enum Object {
     Error(&'static State, Code, &'static str),
-    /// A transfer that has not happened yet, and whether it will fail.
-    Event(&'static State, Option<Transfer>, bool),
+    /// Work that has not happened yet, and whether it will fail.
+    Event(&'static State, Option<Work>, bool),
     Buffer(&'static State, Arc<BufferData>),
     Executable(&'static State),
+}
+
+enum Work {
+    Copy(Transfer),
+    Run,
 }
 
 /// A pending copy. It keeps its buffer alive. A runtime must do the same when a caller destroys a buffer that is in
@@ -172,9 +179,13 @@ unsafe extern "C" fn error_code(args: *mut PJRT_Error_GetCode_Args) -> *mut PJRT
 }
 
 unsafe extern "C" fn event_await(args: *mut PJRT_Event_Await_Args) -> *mut PJRT_Error {
-    let Object::Event(state, transfer, fails) = object((*args).event) else { panic!() };
-    if let Some(transfer) = transfer.take() {
-        std::ptr::copy_nonoverlapping(transfer.from, transfer.to, transfer.len);
+    let Object::Event(state, work, fails) = object((*args).event) else { panic!() };
+    match work.take() {
+        Some(Work::Copy(copy)) => std::ptr::copy_nonoverlapping(copy.from, copy.to, copy.len),
+        Some(Work::Run) => {
+            state.running.fetch_sub(1, Ordering::SeqCst);
+        }
+        None => {}
     }
     if *fails {
         return fail(state, Code::DataLoss, "the cable fell out");
@@ -235,7 +246,7 @@ unsafe extern "C" fn client_create(args: *mut PJRT_Client_Create_Args) -> *mut P
     };
     let fault = options.iter().find(named_fault).unwrap().known.__bindgen_anon_1.int64_value;
     let fault = *FAULTS.iter().find(|&&known| known as i64 == fault).unwrap();
-    (*args).client = keep(State { fault, live: AtomicIsize::new(1) }).cast();
+    (*args).client = keep(State { fault, live: AtomicIsize::new(1), running: AtomicIsize::new(0) }).cast();
     null_mut()
 }
 
@@ -303,7 +314,8 @@ unsafe extern "C" fn upload(args: *mut PJRT_Client_BufferFromHostBuffer_Args) ->
     let data = Arc::new(BufferData { bytes, dims, minor_to_major, element: args.type_ });
     if state.fault != NoUploadEvent {
         let transfer = Transfer { _buffer: data.clone(), from: args.data.cast(), to, len };
-        args.done_with_host_buffer = Object::Event(state, Some(transfer), state.fault == UploadFails).give();
+        args.done_with_host_buffer =
+            Object::Event(state, Some(Work::Copy(transfer)), state.fault == UploadFails).give();
     }
     if state.fault != NoUploadBuffer {
         args.buffer = Object::Buffer(state, data).give();
@@ -366,7 +378,7 @@ unsafe extern "C" fn download(args: *mut PJRT_Buffer_ToHostBuffer_Args) -> *mut 
     assert!((*args).dst_size >= data.bytes.len());
     let (from, len) = (data.bytes.as_ptr(), data.bytes.len());
     let transfer = Transfer { _buffer: data.clone(), from, to: (*args).dst.cast(), len };
-    (*args).event = Object::Event(state, Some(transfer), state.fault == DownloadFails).give();
+    (*args).event = Object::Event(state, Some(Work::Copy(transfer)), state.fault == DownloadFails).give();
     null_mut()
 }
 
@@ -427,7 +439,9 @@ unsafe extern "C" fn execute(args: *mut PJRT_LoadedExecutable_Execute_Args) -> *
         }
     }
     if state.fault != NoRunEvent {
-        *args.device_complete_events = Object::Event(state, None, state.fault == RunFails).give();
+        state.running.fetch_add(1, Ordering::SeqCst);
+        let end = Object::Event(state, Some(Work::Run), state.fault == RunFails);
+        *args.device_complete_events = end.give();
     }
     null_mut()
 }
@@ -506,8 +520,15 @@ impl Fake {
         self.compile()?.execute(&[&input, &input])
     }
 
-    /// Checks that only the client is left. Then destroys the client and checks that nothing is left.
+    /// Checks that every run was awaited, and that only the client is left. Then destroys the client and checks that
+    /// nothing is left.
     fn leaves_nothing(self) {
+        assert_eq!(
+            self.state.running.load(Ordering::SeqCst),
+            0,
+            "{:?}: a program still runs",
+            self.state.fault
+        );
         assert_eq!(self.state.live.load(Ordering::SeqCst), 1, "{:?} leaked", self.state.fault);
         drop(self.client);
         assert_eq!(self.state.live.load(Ordering::SeqCst), 0);
@@ -623,6 +644,20 @@ fn failures_of_asynchronous_work_are_returned() {
     let outputs = fake.run().unwrap();
     assert_eq!(download_all(&outputs[0]).unwrap_err().kind(), ErrorKind::Pjrt { code: Code::DataLoss });
     drop(outputs);
+    fake.leaves_nothing();
+}
+
+/// A caller may destroy the client after it dropped a launch, so the drop waits. The wait also happens if the program
+/// was dropped before.
+#[test]
+fn a_dropped_launch_waits_for_the_program() {
+    let fake = Fake::new(Nothing);
+    let input = fake.upload().unwrap();
+    let program = fake.compile().unwrap();
+    let launch = program.launch(&[&input, &input], None).unwrap();
+    drop((program, input));
+    assert_eq!(fake.state.running.load(Ordering::SeqCst), 1);
+    drop(launch);
     fake.leaves_nothing();
 }
 

@@ -61,7 +61,7 @@ pub use compile_options::CompileOptions;
 pub use description::DeviceDescription;
 pub use element::ElementType;
 pub use error::{Code, Error, ErrorKind, Result};
-pub use executable::{Executable, Launch, SharedLaunch};
+pub use executable::{Executable, Launch};
 pub use named_values::OptionValue;
 pub use plugin::Plugin;
 pub use pointers::{BufferPointer, ClientPointer};

@@ -342,9 +342,9 @@ impl Loaded {
         let mut rounds: Vec<Duration> = (0..9)
             .map(|_| {
                 let start = Instant::now();
-                let lists = [&[logits, params][..]];
+                let inputs = [logits, params];
                 let launches: Vec<_> =
-                    (0..TOGETHER).map(|_| self.executable.launch(&lists).unwrap()).collect();
+                    (0..TOGETHER).map(|_| self.executable.launch(&inputs, None).unwrap()).collect();
                 launches.into_iter().for_each(|launch| drop(launch.wait().unwrap()));
                 start.elapsed() / TOGETHER
             })

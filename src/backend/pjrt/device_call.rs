@@ -17,7 +17,7 @@ use crate::kernels::{Wanted, RESULTS};
 use crate::latency::{CallLatencies, CallTimer};
 use crate::memory;
 use crate::outputs::RowOutcome;
-use crate::pjrt::{self, Buffer, HostCopy, SharedLaunch};
+use crate::pjrt::{self, Buffer, HostCopy, Launch};
 use crate::plan::Entry;
 
 /// The results that a caller wants from a device call.
@@ -58,8 +58,8 @@ pub struct DeviceCall {
     host_numbers: HostNumbers,
     done: Arc<Completion<pjrt::Error>>,
     failed_calls: Arc<FailedCalls>,
-    // Dropped after the outputs. Dropping it waits for the programs, which must stay loaded while they run.
-    _launches: Vec<SharedLaunch>,
+    // Dropped after the outputs. Dropping it waits for the programs.
+    _launches: Vec<Launch>,
     _plan: Arc<Plan>,
 }
 
@@ -158,7 +158,7 @@ impl PjrtBackend {
         plan: &Plan,
         step: u64,
         donate: bool,
-    ) -> Result<Vec<SharedLaunch>, Error> {
+    ) -> Result<Vec<Launch>, Error> {
         let Some(copy) = self.start_row_major_copy(logits, dtype)? else {
             return self.launch_plan(plan, logits, step, donate);
         };
@@ -179,7 +179,7 @@ impl PjrtBackend {
         logits: &Buffer,
         step: u64,
         donate: bool,
-    ) -> Result<Vec<SharedLaunch>, Error> {
+    ) -> Result<Vec<Launch>, Error> {
         let [multiple, rest] = self.steps.get(&self.client, self.device, step, &self.failed_calls)?;
         // Space for two more launches: the copy of the logits, and the program that joins the groups.
         let mut launches = memory::with_capacity(plan.groups.len() + 2, PURPOSE)?;
@@ -188,7 +188,7 @@ impl PjrtBackend {
         for group in &plan.groups {
             let program = self.programs.get_or_keep(&group.spec, &group.program)?;
             let operands = [logits, &group.parameters, &multiple, &rest];
-            launches.push(program.launch_shared(&operands, donated)?);
+            launches.push(program.launch(&operands, donated)?);
         }
         if let Some(combine) = &plan.combine {
             let combined = self.launch_combine(combine, &launches)?;
@@ -198,7 +198,7 @@ impl PjrtBackend {
     }
 
     /// Starts the program that joins the results of groups.
-    fn launch_combine(&self, combine: &Combine, groups: &[SharedLaunch]) -> Result<SharedLaunch, Error> {
+    fn launch_combine(&self, combine: &Combine, groups: &[Launch]) -> Result<Launch, Error> {
         let program = self.programs.get_or_keep(&combine.spec, &combine.program)?;
         let mut inputs = vec![&combine.places, &combine.replace_val];
         inputs.extend(groups.iter().map(|launch| &launch.outputs()[0]));
@@ -206,7 +206,7 @@ impl PjrtBackend {
         for wide in 2..combine.spec.num_outputs() {
             inputs.extend(groups.iter().map(|launch| &launch.outputs()[wide]));
         }
-        Ok(program.launch_shared(&inputs, None)?)
+        Ok(program.launch(&inputs, None)?)
     }
 
     /// Checks the device and the memory of a buffer.
@@ -262,7 +262,7 @@ impl DeviceCall {
         shape: Shape,
         entry: Entry,
         plan: Arc<Plan>,
-        mut launches: Vec<SharedLaunch>,
+        mut launches: Vec<Launch>,
         host_numbers: HostNumbers,
         in_host_memory: bool,
         mut timer: CallTimer,

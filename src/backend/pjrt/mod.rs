@@ -48,7 +48,7 @@ use crate::kernels::{Target, Wanted};
 use crate::latency::{CallLatencies, CallTimer};
 use crate::memory;
 use crate::outputs::{Outputs, RowOutcome};
-use crate::pjrt::{Buffer, Client, Executable, Launch, OptionValue, Plugin};
+use crate::pjrt::{Client, Executable, Launch, OptionValue, Plugin};
 use crate::plan::{self, Buckets, Entry, Piece};
 
 /// A client of a plugin, one of its devices, and the programs compiled for it. Thread-safe.
@@ -173,7 +173,7 @@ impl PjrtBackend {
         let answers = pieces
             .iter()
             .zip(launches)
-            .map(|(piece, launch)| Answer::fetch(piece, &outputs_of(launch)?, batch, slots_wanted))
+            .map(|(piece, launch)| Answer::fetch(piece, &launch.wait()?, batch, slots_wanted))
             .collect::<Result<Vec<_>, Error>>()?;
         write(&pieces, &answers, batch, outputs)?;
         timer.ended(&self.latencies);
@@ -194,14 +194,9 @@ impl PjrtBackend {
         Ok(programs)
     }
 
-    fn launch<'a>(
-        &self,
-        piece: &Piece,
-        program: &'a Executable,
-        batch: &Batch<'_>,
-    ) -> Result<Launch<'a>, Error> {
+    fn launch(&self, piece: &Piece, program: &Arc<Executable>, batch: &Batch<'_>) -> Result<Launch, Error> {
         let [logits, params] = inputs::upload(&self.client, self.device, piece, batch)?;
-        Ok(program.launch(&[&[&logits, &params]])?)
+        Ok(program.launch(&[&logits, &params], None)?)
     }
 
     /// The client.
@@ -286,12 +281,6 @@ pub(crate) fn create_client(
             Ok(Client::create(plugin.clone(), client_options)?)
         })
     })?
-}
-
-/// Waits for a launch on one device and returns its outputs.
-fn outputs_of(launch: Launch<'_>) -> Result<Vec<Buffer>, Error> {
-    let outputs = launch.wait()?.pop();
-    outputs.ok_or_else(|| Error::Internal("a program that ran on one device returned nothing".to_owned()))
 }
 
 /// Writes the answers to the caller's arrays. Any error occurs before the first write.

@@ -207,7 +207,8 @@ impl Client {
         };
         args.device = self.device(device)?.handle.as_ptr();
         // SAFETY: client and device are alive. `bytes` has the size that type and dimensions define, and stays borrowed
-        // until the event below says that the plugin no longer needs it.
+        // until the event below says that the plugin no longer needs it. A plugin that returns no event, or that fails
+        // to wait for it, violates the API: it may read the memory of the caller later (see the limits in `mod.rs`).
         let (buffer, done) = unsafe {
             self.plugin.call(function, &mut args)?;
             // Each output gets an owner before any check can fail, so that no output leaks.

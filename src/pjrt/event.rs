@@ -38,13 +38,17 @@ impl Event {
         unsafe { self.plugin.call(function!(self.plugin, PJRT_Event_Await)?, &mut args) }
     }
 
-    /// Whether the work has ended.
-    pub(super) fn is_ready(&self) -> Result<bool> {
+    /// Whether the work has certainly ended. `false` if the plugin cannot answer.
+    ///
+    /// The error of a wait can be that of the work or that of the wait itself. After an error, this function tells
+    /// whether the plugin may still use the memory of the work.
+    pub(super) fn has_ended(&self) -> bool {
+        let Ok(function) = function!(self.plugin, PJRT_Event_IsReady) else { return false };
         let mut args = Args::<PJRT_Event_IsReady_Args>::new();
         args.event = self.handle.as_ptr();
         // SAFETY: the event is alive until this value is dropped.
-        unsafe { self.plugin.call(function!(self.plugin, PJRT_Event_IsReady)?, &mut args)? };
-        Ok(args.is_ready)
+        let answered = unsafe { self.plugin.call(function, &mut args) };
+        answered.is_ok() && args.is_ready
     }
 
     /// Calls `action` with the outcome when the work ends. The call happens on a thread of the plugin, or on this

@@ -9,7 +9,7 @@
 
 use std::path::Path;
 use std::ptr::{null, null_mut, NonNull};
-use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use pjrt_sys::*;
@@ -35,13 +35,18 @@ enum Fault {
     NoLayout,
     /// Downloads reject a layout, and the device's layout is column-major.
     NoLayoutColumnMajor,
+    /// Downloads return no event.
+    NoDownloadEvent,
+    /// Downloads reject a layout. Without a layout, they return no event.
+    NoLayoutNoDownloadEvent,
+    /// A wait for a download fails before the download has happened.
+    NoWait,
     OddElementType,
     NegativeDimension,
     /// The size of the array overflows.
     HugeDimensions,
     /// Two dimensions, with a null pointer.
     NoDimensions,
-    HugeDeviceSize,
     RunFails,
     RunExhausted,
     NullOutput,
@@ -57,7 +62,7 @@ enum Fault {
 
 use Fault::*;
 
-const FAULTS: [Fault; 22] = [
+const FAULTS: [Fault; 24] = [
     Nothing,
     NullDevice,
     NoDevices,
@@ -67,11 +72,13 @@ const FAULTS: [Fault; 22] = [
     DownloadFails,
     NoLayout,
     NoLayoutColumnMajor,
+    NoDownloadEvent,
+    NoLayoutNoDownloadEvent,
+    NoWait,
     OddElementType,
     NegativeDimension,
     HugeDimensions,
     NoDimensions,
-    HugeDeviceSize,
     RunFails,
     RunExhausted,
     NullOutput,
@@ -97,6 +104,8 @@ struct State {
     live: AtomicIsize,
     /// The number of programs whose end the caller has not awaited.
     running: AtomicIsize,
+    /// The address of the memory of the last download.
+    downloaded_to: AtomicUsize,
 }
 
 /// Any other object of the fake.
@@ -180,6 +189,9 @@ unsafe extern "C" fn error_code(args: *mut PJRT_Error_GetCode_Args) -> *mut PJRT
 
 unsafe extern "C" fn event_await(args: *mut PJRT_Event_Await_Args) -> *mut PJRT_Error {
     let Object::Event(state, work, fails) = object((*args).event) else { panic!() };
+    if *fails && state.fault == NoWait {
+        return fail(state, Code::Internal, "no time to wait");
+    }
     match work.take() {
         Some(Work::Copy(copy)) => std::ptr::copy_nonoverlapping(copy.from, copy.to, copy.len),
         Some(Work::Run) => {
@@ -190,6 +202,12 @@ unsafe extern "C" fn event_await(args: *mut PJRT_Event_Await_Args) -> *mut PJRT_
     if *fails {
         return fail(state, Code::DataLoss, "the cable fell out");
     }
+    null_mut()
+}
+
+unsafe extern "C" fn event_is_ready(args: *mut PJRT_Event_IsReady_Args) -> *mut PJRT_Error {
+    let Object::Event(_, work, _) = object((*args).event) else { panic!() };
+    (*args).is_ready = work.is_none();
     null_mut()
 }
 
@@ -246,7 +264,13 @@ unsafe extern "C" fn client_create(args: *mut PJRT_Client_Create_Args) -> *mut P
     };
     let fault = options.iter().find(named_fault).unwrap().known.__bindgen_anon_1.int64_value;
     let fault = *FAULTS.iter().find(|&&known| known as i64 == fault).unwrap();
-    (*args).client = keep(State { fault, live: AtomicIsize::new(1), running: AtomicIsize::new(0) }).cast();
+    (*args).client = keep(State {
+        fault,
+        live: AtomicIsize::new(1),
+        running: AtomicIsize::new(0),
+        downloaded_to: AtomicUsize::new(0),
+    })
+    .cast();
     null_mut()
 }
 
@@ -351,13 +375,6 @@ unsafe extern "C" fn buffer_dims(args: *mut PJRT_Buffer_Dimensions_Args) -> *mut
     null_mut()
 }
 
-unsafe extern "C" fn buffer_size(args: *mut PJRT_Buffer_OnDeviceSizeInBytes_Args) -> *mut PJRT_Error {
-    let Object::Buffer(state, data) = object((*args).buffer) else { panic!() };
-    let huge = state.fault == HugeDeviceSize;
-    (*args).on_device_size_in_bytes = if huge { usize::MAX } else { data.bytes.len() };
-    null_mut()
-}
-
 unsafe extern "C" fn buffer_layout(args: *mut PJRT_Buffer_GetMemoryLayout_Args) -> *mut PJRT_Error {
     let Object::Buffer(_, data) = object((*args).buffer) else { panic!() };
     let tiled = PJRT_Buffer_MemoryLayout_Tiled {
@@ -372,13 +389,18 @@ unsafe extern "C" fn buffer_layout(args: *mut PJRT_Buffer_GetMemoryLayout_Args) 
 
 unsafe extern "C" fn download(args: *mut PJRT_Buffer_ToHostBuffer_Args) -> *mut PJRT_Error {
     let Object::Buffer(state, data) = object((*args).src) else { panic!() };
-    if matches!(state.fault, NoLayout | NoLayoutColumnMajor) && !(*args).host_layout.is_null() {
+    let refuses_layouts = matches!(state.fault, NoLayout | NoLayoutColumnMajor | NoLayoutNoDownloadEvent);
+    if refuses_layouts && !(*args).host_layout.is_null() {
         return fail(state, Code::Unimplemented, "no layouts here");
     }
     assert!((*args).dst_size >= data.bytes.len());
     let (from, len) = (data.bytes.as_ptr(), data.bytes.len());
     let transfer = Transfer { _buffer: data.clone(), from, to: (*args).dst.cast(), len };
-    (*args).event = Object::Event(state, Some(Work::Copy(transfer)), state.fault == DownloadFails).give();
+    state.downloaded_to.store((*args).dst as usize, Ordering::SeqCst);
+    if !matches!(state.fault, NoDownloadEvent | NoLayoutNoDownloadEvent) {
+        let fails = matches!(state.fault, DownloadFails | NoWait);
+        (*args).event = Object::Event(state, Some(Work::Copy(transfer)), fails).give();
+    }
     null_mut()
 }
 
@@ -454,6 +476,7 @@ fn table() -> NonNull<PJRT_Api> {
     api.PJRT_Error_GetCode = Some(error_code);
     api.PJRT_Plugin_Attributes = Some(plugin_attributes);
     api.PJRT_Event_Await = Some(event_await);
+    api.PJRT_Event_IsReady = Some(event_is_ready);
     api.PJRT_Event_Destroy = Some(event_destroy);
     api.PJRT_Client_Create = Some(client_create);
     api.PJRT_Client_Destroy = Some(client_destroy);
@@ -469,7 +492,6 @@ fn table() -> NonNull<PJRT_Api> {
     api.PJRT_Buffer_Destroy = Some(buffer_destroy);
     api.PJRT_Buffer_ElementType = Some(buffer_type);
     api.PJRT_Buffer_Dimensions = Some(buffer_dims);
-    api.PJRT_Buffer_OnDeviceSizeInBytes = Some(buffer_size);
     api.PJRT_Buffer_GetMemoryLayout = Some(buffer_layout);
     api.PJRT_Buffer_ToHostBuffer = Some(download);
     api.PJRT_LoadedExecutable_Destroy = Some(loaded_destroy);
@@ -535,9 +557,8 @@ impl Fake {
     }
 }
 
-fn download_all(buffer: &Buffer) -> Result<[u8; 6], Error> {
-    let mut bytes = [0; 6];
-    buffer.to_host(&mut bytes).map(|()| bytes)
+fn download_all(buffer: &Buffer) -> Result<Vec<u8>, Error> {
+    buffer.to_host()
 }
 
 #[test]
@@ -550,7 +571,6 @@ fn the_fake_works_without_a_fault() {
         assert_eq!(download_all(output).unwrap(), [1, 2, 3, 4, 5, 6]);
     }
     assert_eq!(fake.compile().unwrap().serialize().unwrap_err().kind(), ErrorKind::ApiVersion);
-    assert_eq!(outputs[0].device_size(), Ok(6));
     drop(outputs);
     fake.leaves_nothing();
 }
@@ -586,24 +606,15 @@ fn a_client_without_devices_is_a_device_error() {
     assert!(error.to_string().contains("no device"), "{error}");
 }
 
-#[test]
-fn impossible_device_sizes_are_errors() {
-    let fake = Fake::new(HugeDeviceSize);
-    assert_eq!(fake.upload().unwrap().device_size().unwrap_err().kind(), ErrorKind::Misbehaved);
-    fake.leaves_nothing();
-}
-
 /// The library's programs define the arrays that they return. So another size is the plugin's error, not the user's.
 #[test]
 fn arrays_of_another_size_are_the_plugins_error() {
     let fake = Fake::new(Nothing);
     let buffer = fake.upload().unwrap();
     assert_eq!((buffer.element(), buffer.dims(), buffer.host_size()), (ElementType::U8, &[2, 3][..], 6));
-    for size in [0, 5, 7] {
-        let error = buffer.to_host(&mut vec![0; size]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Misbehaved);
-        assert!(error.to_string().contains("takes 6 bytes"), "{error}");
-    }
+    let error = buffer.to_host::<i32>().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misbehaved);
+    assert!(error.to_string().contains("takes 6 bytes"), "{error}");
     drop(buffer);
     fake.leaves_nothing();
 }
@@ -681,6 +692,26 @@ fn a_plugin_without_layouts_works_if_its_own_layout_is_dense() {
     let error = download_all(&fake.upload().unwrap()).unwrap_err();
     assert!(error.is_unimplemented(), "{error}");
     fake.leaves_nothing();
+}
+
+/// If a plugin does not report the end of a download, it may write to the memory at any later time. So the memory is
+/// never freed.
+#[test]
+fn memory_that_a_plugin_may_still_write_to_is_not_freed() {
+    let is_freed = |fault| {
+        let fake = Fake::new(fault);
+        download_all(&fake.upload().unwrap()).unwrap_err();
+        // If the memory is free, the allocator returns it for one of these allocations of the same size.
+        let others: Vec<Vec<u8>> = (0..1000).map(|_| Vec::with_capacity(6)).collect();
+        let memory = fake.state.downloaded_to.load(Ordering::SeqCst);
+        fake.leaves_nothing();
+        others.iter().any(|other| other.as_ptr() as usize == memory)
+    };
+    for fault in [NoDownloadEvent, NoLayoutNoDownloadEvent, NoWait] {
+        assert!(!is_freed(fault), "{fault:?}");
+    }
+    // This download has ended.
+    assert!(is_freed(DownloadFails));
 }
 
 /// A value may be dropped while a caller holds a lock, so the drop must not log. The failure is stored until it can be

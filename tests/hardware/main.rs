@@ -126,7 +126,7 @@ impl Machine {
                 let upload = |x| client.buffer_from_host(&bytes(x), ElementType::F32, &dims, 0).unwrap();
                 let outputs =
                     client.compile(&text, &options).unwrap().execute(&[&upload(a), &upload(b)]).unwrap();
-                outputs[0].to_host(&mut out).unwrap();
+                out = outputs[0].to_host().unwrap();
             }
             Machine::Interpreter(directory) => {
                 let root = Path::new(env!("CARGO_MANIFEST_DIR"));

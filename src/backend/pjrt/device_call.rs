@@ -76,7 +76,7 @@ enum HostSource {
     /// In an output that is in host memory. The first read copies the output.
     Output,
     /// In a copy of an output. The copy is running or has ended.
-    Copy(HostCopy),
+    Copy(HostCopy<i32>),
     /// The copy could not be started.
     Failed(Error),
 }
@@ -391,19 +391,17 @@ impl DeviceCall {
         results.inspect_err(|_| self.failed_calls.add())
     }
 
-    fn checked_results(&self, copy: HostCopy) -> Result<HostResults, Error> {
+    fn checked_results(&self, copy: HostCopy<i32>) -> Result<HostResults, Error> {
         let (rows, all) = (self.shape.rows, self.host_numbers == HostNumbers::All);
-        let expected = rows * if all { RESULTS * 4 } else { 4 };
-        let bytes = copy.wait()?;
-        if bytes.len() != expected {
+        let expected = rows * if all { RESULTS } else { 1 };
+        let numbers = copy.wait()?;
+        if numbers.len() != expected {
             return Err(Error::Internal(format!(
-                "{:?} returned {} bytes of numbers instead of {expected}",
+                "{:?} returned {} numbers instead of {expected}",
                 self.entry,
-                bytes.len()
+                numbers.len()
             )));
         }
-        let mut numbers = memory::zeroed::<i32>(expected / 4, PURPOSE)?;
-        bytemuck::cast_slice_mut(&mut numbers).copy_from_slice(&bytes);
         if !all {
             answer::check_tokens(numbers.iter().copied(), self.shape.vocab)?;
             return Ok(HostResults::Tokens(numbers));
@@ -454,7 +452,7 @@ impl DeviceCall {
     /// Starts the copy of the numbers. If the call is running, the copy is a part of the call. This part also ends if
     /// the copy fails. If the call has ended, this function waits for the end of the copy. The wait is short, because
     /// the copy is small and its source is in host memory.
-    fn copy_output(&self, is_running: bool) -> Result<HostCopy, Error> {
+    fn copy_output(&self, is_running: bool) -> Result<HostCopy<i32>, Error> {
         let started = self.start_copy();
         if !is_running {
             let mut copy = started?;
@@ -489,7 +487,7 @@ impl DeviceCall {
     }
 
     /// Starts the copy of the numbers to the host.
-    fn start_copy(&self) -> Result<HostCopy, Error> {
+    fn start_copy(&self) -> Result<HostCopy<i32>, Error> {
         match self.lock_outputs().get(self.copied_output()) {
             Some(Some(output)) => Ok(output.start_copy_to_host()?),
             _ => Err(Error::Internal("the numbers of a call were taken before they were copied".into())),

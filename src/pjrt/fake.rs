@@ -7,10 +7,11 @@
 // All pointers come from the layer under test, in this process.
 #![allow(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn)]
 
+use std::ffi::c_void;
 use std::path::Path;
 use std::ptr::{null, null_mut, NonNull};
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{mpsc, Arc, Mutex};
 
 use pjrt_sys::*;
 
@@ -18,6 +19,7 @@ use super::{
     release, Buffer, Client, Code, CompileOptions, ElementType, Error, ErrorKind, Executable, OptionValue,
     Plugin,
 };
+use crate::panics::{is_silent, Inherited};
 
 /// How the fake misbehaves. Tests pass it as the client option `fault`.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -208,6 +210,13 @@ unsafe extern "C" fn event_await(args: *mut PJRT_Event_Await_Args) -> *mut PJRT_
 unsafe extern "C" fn event_is_ready(args: *mut PJRT_Event_IsReady_Args) -> *mut PJRT_Error {
     let Object::Event(_, work, _) = object((*args).event) else { panic!() };
     (*args).is_ready = work.is_none();
+    null_mut()
+}
+
+/// Calls the callback on another thread before it returns.
+unsafe extern "C" fn event_on_ready(args: *mut PJRT_Event_OnReady_Args) -> *mut PJRT_Error {
+    let (callback, user) = ((*args).callback.unwrap(), (*args).user_arg as usize);
+    std::thread::spawn(move || callback(null_mut(), user as *mut c_void)).join().unwrap();
     null_mut()
 }
 
@@ -476,6 +485,7 @@ fn table() -> NonNull<PJRT_Api> {
     api.PJRT_Error_GetCode = Some(error_code);
     api.PJRT_Plugin_Attributes = Some(plugin_attributes);
     api.PJRT_Event_Await = Some(event_await);
+    api.PJRT_Event_OnReady = Some(event_on_ready);
     api.PJRT_Event_IsReady = Some(event_is_ready);
     api.PJRT_Event_Destroy = Some(event_destroy);
     api.PJRT_Client_Create = Some(client_create);
@@ -669,6 +679,21 @@ fn a_dropped_launch_waits_for_the_program() {
     drop((program, input));
     assert_eq!(fake.state.running.load(Ordering::SeqCst), 1);
     drop(launch);
+    fake.leaves_nothing();
+}
+
+/// A thread of the plugin runs the action on behalf of the thread that registered it.
+#[test]
+fn an_action_is_as_silent_as_the_thread_that_registered_it() {
+    let fake = Fake::new(Nothing);
+    let input = fake.upload().unwrap();
+    let launch = fake.compile().unwrap().launch(&[&input, &input], None).unwrap();
+    for (panics, silent) in [(Inherited::SILENT, true), (Inherited::from_this_thread(), false)] {
+        let (send, receive) = mpsc::channel();
+        panics.run(|| launch.on_ready(move |_| send.send(is_silent()).unwrap())).unwrap();
+        assert_eq!(receive.recv(), Ok(silent));
+    }
+    drop((launch, input));
     fake.leaves_nothing();
 }
 

@@ -31,7 +31,6 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::thread;
 
 use self::answer::Answer;
 use self::failed_calls::FailedCalls;
@@ -262,7 +261,7 @@ impl PjrtBackend {
 ///
 /// If there is a directory of programs, another thread identifies the build of the plugin at the same time. The thread
 /// can read hundreds of megabytes, unless the directory already contains the build. The `Plugin` stores the result for
-/// [`PjrtBackend::use_programs_in`]. If the thread cannot be started or fails, `use_programs_in` tries again and
+/// [`PjrtBackend::use_programs_in`]. If the thread cannot be started, fails or panics, `use_programs_in` tries again and
 /// returns any error.
 pub(crate) fn create_client(
     plugin: &FilePath,
@@ -272,14 +271,12 @@ pub(crate) fn create_client(
     plugin_thread::run(|| {
         let plugin = Plugin::load(plugin)?;
         let Some(directory) = program_dir else { return Ok(Client::create(plugin, client_options)?) };
-        thread::scope(|scope| {
-            let builder = thread::Builder::new().name("nuc-identify".to_owned());
-            let _thread = builder.spawn_scoped(scope, || {
-                let known = PluginBuilds::read(directory);
-                drop(plugin.identify(&|file| known.find(file)));
-            });
-            Ok(Client::create(plugin.clone(), client_options)?)
-        })
+        let identify = || {
+            let known = PluginBuilds::read(directory);
+            drop(plugin.identify(&|file| known.find(file)));
+        };
+        let create = || Client::create(plugin.clone(), client_options);
+        Ok(plugin_thread::beside("nuc-identify", identify, create)?)
     })?
 }
 

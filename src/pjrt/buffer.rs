@@ -158,7 +158,7 @@ impl Buffer {
     /// Starts a copy in an order of dimensions, the fastest-varying first. `None` means the device's layout.
     fn start_copy<T: Pod>(&self, minor_to_major: Option<&[i64]>) -> Result<HostCopy<T>> {
         // The programs of this library define the sizes of their outputs, so another size is an error of the plugin.
-        if self.host_size() % size_of::<T>() != 0 {
+        if !self.host_size().is_multiple_of(size_of::<T>()) {
             return Err(Error::Misbehaved(format!(
                 "an array of {:?} with dimensions {:?} takes {} bytes, and elements of {} bytes were expected",
                 self.element(),

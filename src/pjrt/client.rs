@@ -149,9 +149,10 @@ impl Client {
     }
 
     /// Loads a program that [`Executable::serialize`] or [`Plugin::compile_ahead`] returned. It runs on the device in
-    /// `options`, even if it was compiled for another device. The caller must trust the bytes, because a plugin executes
-    /// them. They fit only the build of the plugin, the platform and the topology that they were compiled for. Fails if
-    /// the plugin is too old to load a program for another device. Does not log, because the caller may hold a lock.
+    /// `options`, even if it was compiled for another device. The caller must trust the bytes, because a plugin
+    /// executes them. They fit only the build of the plugin, the platform and the topology that they were compiled for.
+    /// Fails if the plugin is too old to load a program for another device. Does not log, because the caller may hold a
+    /// lock.
     pub fn deserialize(
         self: &Arc<Self>,
         serialized: &[u8],

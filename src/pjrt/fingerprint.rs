@@ -127,8 +127,8 @@ fn hash(file: &File) -> io::Result<Hash> {
     Ok(hash.finalize().into())
 }
 
-/// Runs `work` on the calling thread and on `helpers` more threads. A panic of a thread continues on the calling thread.
-/// If a thread cannot be started, the others do its work.
+/// Runs `work` on the calling thread and on `helpers` more threads. A panic of a thread continues on the calling
+/// thread. If a thread cannot be started, the others do its work.
 fn on_threads<R: Send>(helpers: u64, work: impl Fn() -> R + Sync) -> Vec<R> {
     let panics = Inherited::from_this_thread();
     thread::scope(|scope| {

@@ -261,8 +261,8 @@ impl PjrtBackend {
 ///
 /// If there is a directory of programs, another thread identifies the build of the plugin at the same time. The thread
 /// can read hundreds of megabytes, unless the directory already contains the build. The `Plugin` stores the result for
-/// [`PjrtBackend::use_programs_in`]. If the thread cannot be started, fails or panics, `use_programs_in` tries again and
-/// returns any error.
+/// [`PjrtBackend::use_programs_in`]. If the thread cannot be started, fails or panics, `use_programs_in` tries again
+/// and returns any error.
 pub(crate) fn create_client(
     plugin: &FilePath,
     client_options: &[(String, OptionValue)],

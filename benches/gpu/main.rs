@@ -242,17 +242,16 @@ fn measure(client: &Arc<Client>, target: &Target, spec: &Spec, case: Case) -> f6
         let program = client.compile(&text, &options).unwrap_or_else(|error| panic!("{error}"));
         let mut inputs: Vec<&Buffer> = arrays.iter().map(|array| &array.buffer).collect();
         inputs.push(&packed);
-        let launch = program.launch_shared(&inputs, None).expect("it runs");
-        launch.wait().expect("it runs");
-        for (call, output) in returned(calls).zip(launch.outputs()) {
-            let mut tokens = vec![0; spec.batch];
-            output.to_host(bytemuck::cast_slice_mut(&mut tokens)).expect("a download");
+        let launch = program.launch(&inputs, None).expect("it runs");
+        let outputs = launch.wait().expect("it runs");
+        for (call, output) in returned(calls).zip(&outputs) {
+            let tokens: Vec<i32> = output.to_host().expect("a download");
             let array = &arrays[call % arrays.len()];
             assert_eq!(tokens, expected(spec, case, array, call as u64), "{}, call {call}", case.name);
         }
         let run = |_| {
             let start = Instant::now();
-            program.launch_shared(&inputs, None).and_then(|launch| launch.wait()).expect("it runs");
+            program.launch(&inputs, None).and_then(|launch| launch.wait()).expect("it runs");
             start.elapsed().as_secs_f64() * 1e6
         };
         (0..RUNS).map(run).fold(f64::INFINITY, f64::min)

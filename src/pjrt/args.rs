@@ -109,11 +109,10 @@ extensible! {
     PJRT_Buffer_Destroy_Args PJRT_Buffer_Delete_Args PJRT_Buffer_IsDeleted_Args PJRT_Buffer_Device_Args
     PJRT_Buffer_Memory_Args PJRT_Memory_Kind_Args PJRT_Device_DefaultMemory_Args
     PJRT_Buffer_ElementType_Args PJRT_Buffer_Dimensions_Args
-    PJRT_Buffer_ToHostBuffer_Args PJRT_Buffer_GetMemoryLayout_Args PJRT_Buffer_OnDeviceSizeInBytes_Args
+    PJRT_Buffer_ToHostBuffer_Args PJRT_Buffer_GetMemoryLayout_Args
     PJRT_Buffer_MemoryLayout PJRT_TopologyDescription_Create_Args PJRT_TopologyDescription_Destroy_Args
     PJRT_TopologyDescription_PlatformName_Args PJRT_TopologyDescription_PlatformVersion_Args
     PJRT_TopologyDescription_GetDeviceDescriptions_Args PJRT_Compile_Args
-    PJRT_Buffer_ReadyEvent_Args
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Arrays on a device.
 
 use std::fmt;
+use std::ptr::null_mut;
 use std::sync::Arc;
 
+use bytemuck::Pod;
 use pjrt_sys::*;
 
 use super::args::Args;
@@ -135,66 +137,59 @@ impl Buffer {
         self.array.get().host_size
     }
 
-    /// The size in bytes that the buffer occupies on the device, including padding.
-    pub fn device_size(&self) -> Result<usize> {
-        let plugin = self.object.client.plugin();
-        let mut args = Args::<PJRT_Buffer_OnDeviceSizeInBytes_Args>::new();
-        args.buffer = self.object.handle.as_ptr();
-        // SAFETY: the buffer is alive.
-        unsafe { plugin.call(function!(plugin, PJRT_Buffer_OnDeviceSizeInBytes)?, &mut args)? };
-        match args.on_device_size_in_bytes {
-            size if isize::try_from(size).is_ok() => Ok(size),
-            size => Err(Error::Misbehaved(format!("PJRT_Buffer_OnDeviceSizeInBytes returned {size}"))),
+    /// Copies the contents to the host, dense and row-major for any layout on the device. Waits until the buffer is
+    /// computed and the copy ends. Returns an error if the computation failed. The size of `T` must divide
+    /// [`Buffer::host_size`].
+    pub fn to_host<T: Pod>(&self) -> Result<Vec<T>> {
+        self.start_copy_to_host()?.wait()
+    }
+
+    /// Like [`Buffer::to_host`], but does not wait. If a program has yet to compute the contents, the copy waits for
+    /// it.
+    pub fn start_copy_to_host<T: Pod>(&self) -> Result<HostCopy<T>> {
+        let row_major: Vec<i64> = (0..self.dims().len() as i64).rev().collect();
+        match self.start_copy(Some(&row_major)) {
+            // The plugin can copy only in the device's layout.
+            Err(error) if error.is_unimplemented() && self.is_dense()? => self.start_copy(None),
+            started => started,
         }
     }
 
-    /// Copies the contents to `dst`, dense and row-major for any layout on the device. Waits until the buffer is
-    /// computed and the copy ends. Returns an error if the computation failed. `dst` must have [`Buffer::host_size`]
-    /// bytes. The programs of this library define the sizes of their outputs, so another size is an error of the
-    /// plugin. After an error the contents of `dst` are unspecified.
-    pub fn to_host(&self, dst: &mut [u8]) -> Result<()> {
-        if dst.len() != self.host_size() {
+    /// Starts a copy in an order of dimensions, the fastest-varying first. `None` means the device's layout.
+    fn start_copy<T: Pod>(&self, minor_to_major: Option<&[i64]>) -> Result<HostCopy<T>> {
+        // The programs of this library define the sizes of their outputs, so another size is an error of the plugin.
+        if !self.host_size().is_multiple_of(size_of::<T>()) {
             return Err(Error::Misbehaved(format!(
-                "an array of {:?} with dimensions {:?} takes {} bytes, and {} bytes were expected",
+                "an array of {:?} with dimensions {:?} takes {} bytes, and elements of {} bytes were expected",
                 self.element(),
                 self.dims(),
                 self.host_size(),
-                dst.len()
+                size_of::<T>()
             )));
         }
-        let minor_to_major: Vec<i64> = (0..self.dims().len() as i64).rev().collect();
-        let mut layout = dense_layout(&minor_to_major);
-        match self.copy_to_host(dst, layout.as_mut_ptr()) {
-            Err(error) if error.is_unimplemented() => {
-                // The plugin can copy only in the device's layout.
-                if !self.is_dense()? {
-                    return Err(error);
-                }
-                self.copy_to_host(dst, std::ptr::null_mut())
-            }
-            outcome => outcome,
-        }
-    }
-
-    fn copy_to_host(&self, dst: &mut [u8], layout: *mut PJRT_Buffer_MemoryLayout) -> Result<()> {
-        self.start_copy(dst, layout)?.wait()
-    }
-
-    /// Starts a copy of the contents to `dst`. The caller must keep the memory of `dst` valid until the event is ready.
-    fn start_copy(&self, dst: &mut [u8], layout: *mut PJRT_Buffer_MemoryLayout) -> Result<Event> {
+        let mut values = zeroed::<T>(self.host_size() / size_of::<T>(), "a copy of a buffer")?;
+        let mut layout = minor_to_major.map(dense_layout);
         let plugin = self.object.client.plugin();
         let mut args = Args::<PJRT_Buffer_ToHostBuffer_Args>::new();
         args.src = self.object.handle.as_ptr();
-        args.host_layout = layout;
-        args.dst = dst.as_mut_ptr().cast();
-        args.dst_size = dst.len();
+        args.host_layout = layout.as_mut().map_or(null_mut(), Args::as_mut_ptr);
+        args.dst = values.as_mut_ptr().cast();
+        args.dst_size = self.host_size();
         // SAFETY: the buffer is alive. `dst` is valid for `dst_size` bytes, which the plugin compares with the size
-        // that it computes itself. Both callers keep it valid until the event is ready: `copy_to_host` waits, and
-        // `start_copy_to_host` moves it to a `HostCopy`, which waits before it frees the memory. The layout outlives
-        // the call.
-        unsafe {
+        // that it computes itself. The values of a `Pod` type can have any bytes. The memory stays valid until the copy
+        // ends: `HostCopy` waits before it frees the memory, and without an event the memory is never freed. The layout
+        // outlives the call.
+        let event = unsafe {
             plugin.call(function!(plugin, PJRT_Buffer_ToHostBuffer)?, &mut args)?;
             Event::from_output(plugin, args.event, "PJRT_Buffer_ToHostBuffer")
+        };
+        match event {
+            Ok(event) => Ok(HostCopy { event: Some(event), values }),
+            Err(error) => {
+                // The plugin may still copy to the memory, and nothing reports the end of the copy.
+                std::mem::forget(values);
+                Err(error)
+            }
         }
     }
 
@@ -332,28 +327,6 @@ impl Buffer {
         Ok(self.object.client.device_index(args.device))
     }
 
-    /// Starts a copy of the contents to the host, dense and row-major. If a program has yet to compute the contents,
-    /// the copy waits for it.
-    pub fn start_copy_to_host(&self) -> Result<HostCopy> {
-        let mut bytes = zeroed(self.host_size(), "a copy of a buffer")?;
-        let minor_to_major: Vec<i64> = (0..self.dims().len() as i64).rev().collect();
-        let mut layout = dense_layout(&minor_to_major);
-        let event = match self.start_copy(&mut bytes, layout.as_mut_ptr()) {
-            // The plugin can copy only in the device's layout.
-            Err(error) if error.is_unimplemented() && self.is_dense()? => {
-                self.start_copy(&mut bytes, std::ptr::null_mut())?
-            }
-            Err(error @ Error::Misbehaved(_)) => {
-                // The plugin may still copy to the memory, and there is no event that reports the end of the copy. So
-                // the memory is never freed.
-                std::mem::forget(bytes);
-                return Err(error);
-            }
-            started => started?,
-        };
-        Ok(HostCopy { event: Some(event), bytes })
-    }
-
     /// Transfers ownership of the plugin's object to the caller. The caller must destroy it with the plugin's
     /// `PJRT_Buffer_Destroy`.
     pub fn into_raw(mut self) -> *mut PJRT_Buffer {
@@ -414,13 +387,13 @@ impl Object {
 }
 
 /// A copy to the host that was started. Dropping it waits until the copy ends.
-pub struct HostCopy {
+pub struct HostCopy<T> {
     /// `None` after a wait for the copy.
     event: Option<Event>,
-    bytes: Vec<u8>,
+    values: Vec<T>,
 }
 
-impl HostCopy {
+impl<T> HostCopy<T> {
     /// Calls `action` with the outcome when the copy ends. The call happens on a thread of the plugin, or on this
     /// thread before the function returns. If the function fails, it does not call `action`.
     pub fn on_ready(&self, action: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
@@ -433,33 +406,34 @@ impl HostCopy {
         }
     }
 
-    /// Whether the copy has ended.
-    pub fn is_ready(&self) -> Result<bool> {
-        self.event.as_ref().map_or(Ok(true), Event::is_ready)
-    }
-
     /// Waits until the copy ends, and returns the contents.
-    pub fn wait(mut self) -> Result<Vec<u8>> {
+    pub fn wait(mut self) -> Result<Vec<T>> {
         self.finish()?;
-        Ok(std::mem::take(&mut self.bytes))
+        Ok(std::mem::take(&mut self.values))
     }
 
     /// Waits until the copy ends.
     pub fn finish(&mut self) -> Result<()> {
-        self.event.take().map_or(Ok(()), |event| event.wait())
+        let Some(event) = self.event.take() else { return Ok(()) };
+        let outcome = event.wait();
+        if outcome.is_err() && !event.has_ended() {
+            // The wait itself failed, so the plugin may still copy to the memory. The memory is never freed.
+            std::mem::forget(std::mem::take(&mut self.values));
+        }
+        outcome
     }
 }
 
-impl Drop for HostCopy {
+impl<T> Drop for HostCopy<T> {
     fn drop(&mut self) {
-        // The outcome does not matter. The copy has ended in any case, and nothing reads the bytes.
+        // The outcome does not matter, because nothing reads the values.
         let _ = self.finish();
     }
 }
 
-impl fmt::Debug for HostCopy {
+impl<T> fmt::Debug for HostCopy<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HostCopy").field("bytes", &self.bytes.len()).finish_non_exhaustive()
+        f.debug_struct("HostCopy").field("values", &self.values.len()).finish_non_exhaustive()
     }
 }
 

@@ -131,8 +131,8 @@ impl Client {
 
     /// Compiles a StableHLO program, given as MLIR text. Does not log, because the caller may hold a lock.
     pub fn compile(self: &Arc<Self>, mlir: &str, options: &CompileOptions) -> Result<Arc<Executable>> {
-        self.check_devices(options)?;
-        let encoded = options.encode()?;
+        self.check_device(options)?;
+        let encoded = options.encode();
         let mut program = program(mlir);
         let mut args = Args::<PJRT_Client_Compile_Args>::new();
         args.client = self.handle.as_ptr();
@@ -148,17 +148,18 @@ impl Client {
         Ok(Arc::new(executable))
     }
 
-    /// Loads a program that [`Executable::serialize`] or [`Plugin::compile_ahead`] returned. It runs on the devices in
-    /// `options`, even if it was compiled for other devices. The caller must trust the bytes, because a plugin executes
-    /// them. They fit only the build of the plugin, the platform and the topology that they were compiled for. Fails if
-    /// the plugin is too old to load a program for other devices. Does not log, because the caller may hold a lock.
+    /// Loads a program that [`Executable::serialize`] or [`Plugin::compile_ahead`] returned. It runs on the device in
+    /// `options`, even if it was compiled for another device. The caller must trust the bytes, because a plugin
+    /// executes them. They fit only the build of the plugin, the platform and the topology that they were compiled for.
+    /// Fails if the plugin is too old to load a program for another device. Does not log, because the caller may hold a
+    /// lock.
     pub fn deserialize(
         self: &Arc<Self>,
         serialized: &[u8],
         options: &CompileOptions,
     ) -> Result<Arc<Executable>> {
-        self.check_devices(options)?;
-        let encoded = options.encode()?;
+        self.check_device(options)?;
+        let encoded = options.encode();
         let function = function!(self.plugin, PJRT_Executable_DeserializeAndLoad)?;
         let name = function.name;
         let mut args = Args::<PJRT_Executable_DeserializeAndLoad_Args>::new();
@@ -207,7 +208,8 @@ impl Client {
         };
         args.device = self.device(device)?.handle.as_ptr();
         // SAFETY: client and device are alive. `bytes` has the size that type and dimensions define, and stays borrowed
-        // until the event below says that the plugin no longer needs it.
+        // until the event below says that the plugin no longer needs it. A plugin that returns no event, or that fails
+        // to wait for it, violates the API: it may read the memory of the caller later (see the limits in `mod.rs`).
         let (buffer, done) = unsafe {
             self.plugin.call(function, &mut args)?;
             // Each output gets an owner before any check can fail, so that no output leaks.
@@ -218,16 +220,13 @@ impl Client {
         buffer
     }
 
-    fn check_devices(&self, options: &CompileOptions) -> Result<()> {
-        for &id in options.devices() {
-            if !self.devices.iter().any(|device| device.id() == id) {
-                let ids: Vec<i32> = self.devices.iter().map(Device::id).collect();
-                return Err(Error::Argument(format!(
-                    "there is no device id {id}: this client has the ids {ids:?}"
-                )));
-            }
+    fn check_device(&self, options: &CompileOptions) -> Result<()> {
+        let id = options.device();
+        if self.devices.iter().any(|device| device.id() == id) {
+            return Ok(());
         }
-        Ok(())
+        let ids: Vec<i32> = self.devices.iter().map(Device::id).collect();
+        Err(Error::Argument(format!("there is no device id {id}: this client has the ids {ids:?}")))
     }
 
     fn device(&self, index: usize) -> Result<&Device> {

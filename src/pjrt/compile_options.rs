@@ -4,60 +4,43 @@ use pjrt_sys::protos::xla::device_assignment_proto::ComputationDevice;
 use pjrt_sys::protos::xla::{CompileOptionsProto, DeviceAssignmentProto, ExecutableBuildOptionsProto};
 use prost::Message;
 
-use super::error::{Error, Result};
-
-/// Which devices to compile a program for.
+/// Which device to compile a program for.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CompileOptions {
-    devices: Vec<i32>,
+    device: i32,
 }
 
 impl CompileOptions {
     /// For one device, given by its global id ([`Device::id`](super::Device::id)).
     pub fn for_device(id: i32) -> Self {
-        Self { devices: vec![id] }
+        Self { device: id }
     }
 
-    /// For one program that is partitioned over several devices, given by their global ids. Partition i runs on
-    /// `ids[i]`, and XLA's SPMD partitioner follows the sharding annotations of the program.
-    pub fn partitioned(ids: &[i32]) -> Self {
-        Self { devices: ids.to_vec() }
-    }
-
-    /// The global ids of the devices, one per partition.
-    pub fn devices(&self) -> &[i32] {
-        &self.devices
+    /// The global id of the device.
+    pub fn device(&self) -> i32 {
+        self.device
     }
 
     /// The serialized `CompileOptionsProto`.
-    pub(super) fn encode(&self) -> Result<Vec<u8>> {
-        if self.devices.is_empty() {
-            return Err(Error::Argument("the compile options name no device; name one per partition".into()));
-        }
-        let partitions = i32::try_from(self.devices.len())
-            .map_err(|_| Error::Argument(format!("{} partitions are too many", self.devices.len())))?;
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let device = ComputationDevice { replica_device_ids: vec![i64::from(self.device)] };
         let assignment = DeviceAssignmentProto {
             replica_count: 1,
-            computation_count: partitions,
-            computation_devices: self
-                .devices
-                .iter()
-                .map(|&id| ComputationDevice { replica_device_ids: vec![i64::from(id)] })
-                .collect(),
+            computation_count: 1,
+            computation_devices: vec![device],
         };
         let build = ExecutableBuildOptionsProto {
-            // The assignment below selects the devices. -1 leaves the ordinal unset; 0 would mean the first device.
+            // The assignment below selects the device. -1 leaves the ordinal unset; 0 would mean the first device.
             device_ordinal: -1,
             num_replicas: 1,
-            num_partitions: i64::from(partitions),
-            use_spmd_partitioning: partitions > 1,
+            num_partitions: 1,
             device_assignment: Some(assignment),
             allow_spmd_sharding_propagation_to_parameters: vec![false],
             allow_spmd_sharding_propagation_to_output: vec![false],
             ..Default::default()
         };
         let options = CompileOptionsProto { executable_build_options: Some(build), ..Default::default() };
-        Ok(options.encode_to_vec())
+        options.encode_to_vec()
     }
 }
 
@@ -66,13 +49,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn compile_options_assign_a_device_to_each_partition() {
-        let options = CompileOptions::partitioned(&[4, 2]);
-        let proto = CompileOptionsProto::decode(&options.encode().unwrap()[..]).unwrap();
+    fn compile_options_assign_the_device() {
+        let options = CompileOptions::for_device(4);
+        let proto = CompileOptionsProto::decode(&options.encode()[..]).unwrap();
         let build = proto.executable_build_options.unwrap();
-        assert_eq!((build.num_replicas, build.num_partitions, build.use_spmd_partitioning), (1, 2, true));
+        assert_eq!((build.num_replicas, build.num_partitions, build.use_spmd_partitioning), (1, 1, false));
         let devices = build.device_assignment.unwrap().computation_devices;
-        assert_eq!(devices.iter().map(|d| d.replica_device_ids[0]).collect::<Vec<_>>(), [4, 2]);
-        assert!(CompileOptions::partitioned(&[]).encode().is_err());
+        assert_eq!(devices.iter().map(|d| d.replica_device_ids[0]).collect::<Vec<_>>(), [4]);
     }
 }

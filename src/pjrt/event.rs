@@ -1,7 +1,6 @@
 //! Events. A plugin signals an event when asynchronous work ends.
 
 use std::ffi::c_void;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
 use pjrt_sys::*;
@@ -10,6 +9,7 @@ use super::args::Args;
 use super::error::Result;
 use super::handle::Handle;
 use super::plugin::{function, Plugin};
+use crate::panics::Inherited;
 
 /// An event. Dropping it destroys it without waiting.
 pub(super) struct Event {
@@ -38,13 +38,17 @@ impl Event {
         unsafe { self.plugin.call(function!(self.plugin, PJRT_Event_Await)?, &mut args) }
     }
 
-    /// Whether the work has ended.
-    pub(super) fn is_ready(&self) -> Result<bool> {
+    /// Whether the work has certainly ended. `false` if the plugin cannot answer.
+    ///
+    /// The error of a wait can be that of the work or that of the wait itself. After an error, this function tells
+    /// whether the plugin may still use the memory of the work.
+    pub(super) fn has_ended(&self) -> bool {
+        let Ok(function) = function!(self.plugin, PJRT_Event_IsReady) else { return false };
         let mut args = Args::<PJRT_Event_IsReady_Args>::new();
         args.event = self.handle.as_ptr();
         // SAFETY: the event is alive until this value is dropped.
-        unsafe { self.plugin.call(function!(self.plugin, PJRT_Event_IsReady)?, &mut args)? };
-        Ok(args.is_ready)
+        let answered = unsafe { self.plugin.call(function, &mut args) };
+        answered.is_ok() && args.is_ready
     }
 
     /// Calls `action` with the outcome when the work ends. The call happens on a thread of the plugin, or on this
@@ -52,7 +56,8 @@ impl Event {
     /// is ignored.
     pub(super) fn on_ready(&self, action: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
         let function = function!(self.plugin, PJRT_Event_OnReady)?;
-        let pending = Box::into_raw(Box::new(Pending { plugin: self.plugin.clone(), action }));
+        let panics = Inherited::from_this_thread();
+        let pending = Box::into_raw(Box::new(Pending { plugin: self.plugin.clone(), action, panics }));
         let mut args = Args::<PJRT_Event_OnReady_Args>::new();
         args.event = self.handle.as_ptr();
         args.callback = Some(callback_for(&pending));
@@ -71,6 +76,7 @@ impl Event {
 struct Pending<A> {
     plugin: Arc<Plugin>,
     action: A,
+    panics: Inherited,
 }
 
 /// The callback for this type of data.
@@ -84,16 +90,14 @@ fn callback_for<A: FnOnce(Result<()>)>(
 /// `pending` must be a `Pending<A>` from [`Event::on_ready`], and this must be its only use. `error` must be null or an
 /// error of its plugin that nothing else uses.
 unsafe extern "C" fn ready<A: FnOnce(Result<()>)>(error: *mut PJRT_Error, pending: *mut c_void) {
+    // SAFETY: the caller guarantees this.
+    let Pending { plugin, action, panics } = *unsafe { Box::from_raw(pending.cast::<Pending<A>>()) };
     // No panic may reach the plugin.
-    let _ = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: the caller guarantees both.
-        let (pending, outcome) = unsafe {
-            let pending = Box::from_raw(pending.cast::<Pending<A>>());
-            let outcome = pending.plugin.outcome(error, "PJRT_Event_OnReady");
-            (pending, outcome)
-        };
-        (pending.action)(outcome);
-    }));
+    let _ = panics.catch(move || {
+        // SAFETY: the caller guarantees this.
+        let outcome = unsafe { plugin.outcome(error, "PJRT_Event_OnReady") };
+        action(outcome);
+    });
 }
 
 impl Drop for Event {

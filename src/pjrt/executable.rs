@@ -1,7 +1,6 @@
 //! Programs that are loaded on devices, and their execution.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -41,25 +40,17 @@ pub struct Executable {
     devices: Vec<usize>,
 }
 
-/// A running program: see [`Executable::launch`]. It borrows the program, because a running program must not be
-/// unloaded.
-pub struct Launch<'a> {
-    complete: Vec<Event>,
-    /// All outputs of the first device, then all outputs of the next device.
-    outputs: Vec<Buffer>,
-    num_outputs: usize,
-    executable: PhantomData<&'a Executable>,
-}
-
-/// A running program that keeps itself loaded: see [`Executable::launch_shared`].
-pub struct SharedLaunch {
+/// A running program: see [`Executable::launch`]. It keeps the program loaded. Dropping it waits for the program.
+pub struct Launch {
     // Fields are dropped in this order: the event and the outputs, then the program.
     complete: Event,
+    /// Whether a wait for the program has returned.
+    waited: bool,
     outputs: Vec<Buffer>,
     _executable: Arc<Executable>,
 }
 
-impl SharedLaunch {
+impl Launch {
     /// The outputs. They can be used before the program ends, because every use waits for it.
     pub fn outputs(&self) -> &[Buffer] {
         &self.outputs
@@ -70,9 +61,11 @@ impl SharedLaunch {
         std::mem::take(&mut self.outputs)
     }
 
-    /// Waits until the program ends.
-    pub fn wait(&self) -> Result<()> {
-        self.complete.wait()
+    /// Waits until the program ends, and returns the outputs.
+    pub fn wait(mut self) -> Result<Vec<Buffer>> {
+        let outcome = self.complete.wait();
+        self.waited = true;
+        outcome.map(|()| self.take_outputs())
     }
 
     /// Calls `action` with the outcome when the program ends. The call happens on a thread of the plugin, or on this
@@ -82,10 +75,13 @@ impl SharedLaunch {
     }
 }
 
-impl Drop for SharedLaunch {
+impl Drop for Launch {
     fn drop(&mut self) {
-        // A program must stay loaded while it runs. The outcome does not matter, because nothing reads it.
-        let _ = self.wait();
+        // A plugin keeps a running program, even if the program is destroyed. But the API does not say that a client
+        // may be destroyed while it runs a program. The outcome does not matter, because nothing reads it.
+        if !self.waited {
+            let _ = self.complete.wait();
+        }
     }
 }
 
@@ -96,7 +92,7 @@ struct Loaded {
 }
 
 impl Executable {
-    /// Takes ownership of an executable that `function` returned, and checks that it runs on the devices in `options`.
+    /// Takes ownership of an executable that `function` returned, and checks that it runs on the device in `options`.
     ///
     /// # Safety
     /// `executable` must be null or a live executable of `client` that nothing else destroys.
@@ -110,13 +106,11 @@ impl Executable {
         let compiled = loaded.compiled()?;
         let num_outputs = compiled.num_outputs()?;
         let devices = loaded.devices()?;
-        let mut ids: Vec<i32> = devices.iter().map(|&device| client.devices()[device].id()).collect();
-        let mut wanted = options.devices().to_vec();
-        ids.sort_unstable();
-        wanted.sort_unstable();
-        if ids != wanted {
+        let ids: Vec<i32> = devices.iter().map(|&device| client.devices()[device].id()).collect();
+        if ids != [options.device()] {
             return Err(Error::Misbehaved(format!(
-                "{function} returned a program for the device ids {ids:?}, not for {wanted:?}"
+                "{function} returned a program for the device ids {ids:?}, not for {}",
+                options.device()
             )));
         }
         let (output_types, last_types) = (OnceLock::new(), Mutex::default());
@@ -128,13 +122,12 @@ impl Executable {
         &self.loaded.client
     }
 
-    /// The number of arrays that the program returns on each device.
+    /// The number of arrays that the program returns.
     pub fn num_outputs(&self) -> usize {
         self.num_outputs
     }
 
-    /// The devices that the program runs on, as indices into [`Client::devices`], in the order in which
-    /// [`Executable::launch`] takes inputs.
+    /// The device that the program runs on, as a list of one index into [`Client::devices`].
     pub fn devices(&self) -> &[usize] {
         &self.devices
     }
@@ -149,144 +142,62 @@ impl Executable {
         self.compiled.serialize()
     }
 
-    /// Runs a program for one device and waits for its end.
-    pub fn execute(&self, inputs: &[&Buffer]) -> Result<Vec<Buffer>> {
-        if self.devices.len() != 1 {
-            return Err(Error::Argument(format!(
-                "the program runs on {} devices; launch it with one list of inputs per device",
-                self.devices.len()
-            )));
-        }
-        let mut outputs = self.launch(&[inputs])?.wait()?;
-        outputs.pop().ok_or_else(|| Error::Misbehaved("a run returned no list of outputs".into()))
+    /// Runs the program and waits for its end. See [`Executable::launch`].
+    pub fn execute(self: &Arc<Self>, inputs: &[&Buffer]) -> Result<Vec<Buffer>> {
+        self.launch(inputs, None)?.wait()
     }
 
-    /// Starts the program with one list of inputs per device, in the order of [`Executable::devices`]. Inputs are
-    /// never donated: they keep their contents, and may be dropped at once. Plugins check the number, size and
-    /// device of the inputs, but not their element type and dimensions: they accept an S32 buffer in place of an F32
-    /// buffer of the same size.
-    pub fn launch(&self, inputs: &[&[&Buffer]]) -> Result<Launch<'_>> {
-        let num_args = self.check_inputs(inputs)?;
-        let (num_devices, num_outputs) = (inputs.len(), self.num_outputs);
-        let arguments: Vec<*mut PJRT_Buffer> =
-            inputs.iter().flat_map(|list| list.iter().map(|buffer| buffer.as_raw())).collect();
-        let mut outputs = vec![null_mut::<PJRT_Buffer>(); num_devices * num_outputs];
-        let start_of_outputs = outputs.as_mut_ptr();
-        let (argument_lists, output_lists): (Vec<_>, Vec<_>) = (0..num_devices)
-            .map(|device| {
-                let first_output = start_of_outputs.wrapping_add(device * num_outputs);
-                (arguments.as_ptr().wrapping_add(device * num_args), first_output)
-            })
-            .unzip();
-        let mut events = vec![null_mut(); num_devices];
-        let kept: Vec<i64> = (0..num_args as i64).collect();
-        // SAFETY: the inputs are alive and belong to the client. Each list has the length that the function needs. The
-        // returned events and buffers are new, and nothing else destroys them.
-        unsafe {
-            self.start(num_args, &argument_lists, &output_lists, &mut events, &kept)?;
-            // Every object gets an owner before an error can be returned, so that none leaks.
-            let complete: Vec<Result<Event>> = events.iter().map(|&event| self.event(event)).collect();
-            let outputs = self.outputs(&outputs);
-            let complete = complete.into_iter().collect::<Result<_>>()?;
-            Ok(Launch { complete, outputs: outputs?, num_outputs, executable: PhantomData })
-        }
-    }
-
-    /// Starts a program that was compiled for one device. The result keeps the program loaded. See
-    /// [`Executable::launch`].
+    /// Starts the program. The result keeps the program loaded. The inputs may be dropped at once. Plugins check the
+    /// number, size and device of the inputs, but not their element type and dimensions: they accept an S32 buffer in
+    /// place of an F32 buffer of the same size.
     ///
     /// `donated` is the index of an input whose memory an output may use, if the program was compiled for this. If an
-    /// output uses the memory, the buffer of the input is deleted. Otherwise the buffer keeps its contents.
-    pub fn launch_shared(
-        self: &Arc<Self>,
-        inputs: &[&Buffer],
-        donated: Option<usize>,
-    ) -> Result<SharedLaunch> {
-        let num_args = self.check_inputs(&[inputs])?;
+    /// output uses the memory, the buffer of the input is deleted. Otherwise the buffer keeps its contents. All other
+    /// inputs keep their contents.
+    pub fn launch(self: &Arc<Self>, inputs: &[&Buffer], donated: Option<usize>) -> Result<Launch> {
+        // A plugin would use a pointer of another client as if it were its own. The check compares the plugin's
+        // objects and not the Rust values, because the caller's client may have been borrowed twice.
+        let client = self.client().as_raw();
+        if inputs.iter().any(|buffer| buffer.client().as_raw() != client) {
+            return Err(Error::Argument("an input belongs to another client".into()));
+        }
         let list = |len| ShortList::<_, FEW>::filled(null_mut(), len, "the inputs and outputs of a program");
-        let (mut arguments, mut outputs) = (list(num_args)?, list(self.num_outputs)?);
+        let (mut arguments, mut outputs) = (list(inputs.len())?, list(self.num_outputs)?);
         arguments.as_mut_slice().iter_mut().zip(inputs).for_each(|(slot, input)| *slot = input.as_raw());
-        let mut kept = ShortList::<i64, FEW>::filled(0, num_args, "the inputs of a program")?;
-        let not_donated = (0..num_args).filter(|&input| Some(input) != donated);
+        // Threads share programs, and programs share inputs. So an output must not overwrite an input that is not
+        // donated, even if the program was compiled to reuse its memory.
+        let mut kept = ShortList::<i64, FEW>::filled(0, inputs.len(), "the inputs of a program")?;
+        let not_donated = (0..inputs.len()).filter(|&input| Some(input) != donated);
         let num_kept =
             kept.as_mut_slice().iter_mut().zip(not_donated).map(|(slot, input)| *slot = input as i64).count();
-        let mut events = [null_mut()];
-        // SAFETY: as in `launch`.
-        unsafe {
-            let argument_lists = [arguments.as_slice().as_ptr()];
-            let output_lists = [outputs.as_mut_slice().as_mut_ptr()];
-            self.start(num_args, &argument_lists, &output_lists, &mut events, &kept.as_slice()[..num_kept])?;
-            // Every object gets an owner before an error can be returned, so that none leaks.
-            let (complete, outputs) = (self.event(events[0]), self.outputs(outputs.as_slice()));
-            Ok(SharedLaunch { complete: complete?, outputs: outputs?, _executable: self.clone() })
-        }
-    }
-
-    /// Calls `PJRT_LoadedExecutable_Execute`. `kept` has the indices of the inputs whose memory no output may use.
-    /// These are all inputs that are not donated, even if the program was compiled to reuse their memory. Threads share
-    /// programs, and programs share inputs. So an output must not overwrite an input that is not donated.
-    ///
-    /// # Safety
-    /// There is one list of arguments, one list of outputs and one event per device. Each list of arguments has
-    /// `num_args` live buffers of the client. Each list of outputs has space for the outputs of the program.
-    unsafe fn start(
-        &self,
-        num_args: usize,
-        argument_lists: &[*const *mut PJRT_Buffer],
-        output_lists: &[*mut *mut PJRT_Buffer],
-        events: &mut [*mut PJRT_Event],
-        kept: &[i64],
-    ) -> Result<()> {
         let mut options = Args::<PJRT_ExecuteOptions>::new();
-        options.non_donatable_input_indices = kept.as_ptr();
-        options.num_non_donatable_input_indices = kept.len();
+        options.non_donatable_input_indices = kept.as_slice().as_ptr();
+        options.num_non_donatable_input_indices = num_kept;
+        let (argument_list, output_list) =
+            (arguments.as_slice().as_ptr(), outputs.as_mut_slice().as_mut_ptr());
+        let mut event = null_mut();
         let mut args = Args::<PJRT_LoadedExecutable_Execute_Args>::new();
-        args.executable = self.loaded.handle.as_ptr();
+        args.executable = self.as_raw();
         args.options = options.as_mut_ptr();
-        args.argument_lists = argument_lists.as_ptr();
-        args.num_devices = argument_lists.len();
-        args.num_args = num_args;
-        args.output_lists = output_lists.as_ptr();
-        args.device_complete_events = events.as_mut_ptr();
-        let plugin = self.loaded.client.plugin();
-        // SAFETY: the executable is alive. The caller guarantees the lists, which outlive the call.
-        unsafe { plugin.call(function!(plugin, PJRT_LoadedExecutable_Execute)?, &mut args) }
-    }
-
-    /// Checks the inputs of a launch and returns their number per device.
-    fn check_inputs(&self, inputs: &[&[&Buffer]]) -> Result<usize> {
-        if inputs.len() != self.devices.len() {
-            return Err(Error::Argument(format!(
-                "{} lists of inputs were passed for a program that runs on {} device(s)",
-                inputs.len(),
-                self.devices.len()
-            )));
-        }
-        let num_args = inputs.first().map_or(0, |list| list.len());
-        let client = self.client().as_raw();
-        for list in inputs {
-            if list.len() != num_args {
-                return Err(Error::Argument(format!(
-                    "one device gets {num_args} inputs, another one {}",
-                    list.len()
-                )));
-            }
-            // A plugin would use a pointer of another client as if it were its own. The check compares the plugin's
-            // objects and not the Rust values, because the caller's client may have been borrowed twice.
-            if list.iter().any(|buffer| buffer.client().as_raw() != client) {
-                return Err(Error::Argument("an input belongs to another client".into()));
-            }
-        }
-        Ok(num_args)
-    }
-
-    /// Takes ownership of an event that a run returned.
-    ///
-    /// # Safety
-    /// The event must be null or a live event of this client that nothing else destroys.
-    unsafe fn event(&self, event: *mut PJRT_Event) -> Result<Event> {
-        // SAFETY: the caller guarantees this.
-        unsafe { Event::from_output(self.client().plugin(), event, EXECUTE) }
+        args.argument_lists = &argument_list;
+        args.num_devices = 1;
+        args.num_args = inputs.len();
+        args.output_lists = &output_list;
+        args.device_complete_events = &mut event;
+        let plugin = self.client().plugin();
+        // SAFETY: the executable and the inputs are alive and belong to one client. There is one list of inputs, one
+        // list of outputs and one event for the one device. The lists have the lengths that the function needs, and
+        // outlive the call. The returned event and buffers are new, and nothing else destroys them.
+        let (complete, outputs) = unsafe {
+            plugin.call(function!(plugin, PJRT_LoadedExecutable_Execute)?, &mut args)?;
+            // Every object gets an owner before an error can be returned, so that none leaks.
+            (Event::from_output(plugin, event, EXECUTE), self.outputs(outputs.as_slice()))
+        };
+        // If an output is missing, the program still runs. Dropping the launch then waits for it.
+        let mut launch =
+            Launch { complete: complete?, waited: false, outputs: Vec::new(), _executable: self.clone() };
+        launch.outputs = outputs?;
+        Ok(launch)
     }
 
     /// Takes ownership of the buffers that a run returned.
@@ -299,10 +210,8 @@ impl Executable {
         let mut failed = None;
         for (number, &output) in outputs.iter().enumerate() {
             let buffer = match types {
-                // SAFETY: the caller guarantees this. The outputs of every run and device have the same types.
-                Some(types) => unsafe {
-                    Buffer::of_type(client, output, EXECUTE, &types[number % types.len()])
-                },
+                // SAFETY: the caller guarantees this. The outputs of every run have the same types.
+                Some(types) => unsafe { Buffer::of_type(client, output, EXECUTE, &types[number]) },
                 // SAFETY: the caller guarantees this.
                 None => unsafe { Buffer::from_output(client, output, EXECUTE) },
             };
@@ -316,7 +225,7 @@ impl Executable {
             return Err(error);
         }
         if types.is_none() {
-            self.compare_types(&owned[..self.num_outputs]);
+            self.compare_types(&owned);
         }
         Ok(owned)
     }
@@ -330,17 +239,6 @@ impl Executable {
         } else {
             *last = types;
         }
-    }
-}
-
-impl Launch<'_> {
-    /// Waits for all devices, even if one fails, and returns the outputs of each device.
-    pub fn wait(self) -> Result<Vec<Vec<Buffer>>> {
-        let outcomes: Vec<Result<()>> = self.complete.iter().map(Event::wait).collect();
-        outcomes.into_iter().collect::<Result<()>>()?;
-        let mut outputs = self.outputs.into_iter();
-        let num_devices = self.complete.len();
-        Ok((0..num_devices).map(|_| outputs.by_ref().take(self.num_outputs).collect()).collect())
     }
 }
 

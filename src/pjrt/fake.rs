@@ -7,10 +7,11 @@
 // All pointers come from the layer under test, in this process.
 #![allow(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn)]
 
+use std::ffi::c_void;
 use std::path::Path;
 use std::ptr::{null, null_mut, NonNull};
-use std::sync::atomic::{AtomicIsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use std::sync::{mpsc, Arc, Mutex};
 
 use pjrt_sys::*;
 
@@ -18,6 +19,7 @@ use super::{
     release, Buffer, Client, Code, CompileOptions, ElementType, Error, ErrorKind, Executable, OptionValue,
     Plugin,
 };
+use crate::panics::{is_silent, Inherited};
 
 /// How the fake misbehaves. Tests pass it as the client option `fault`.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -35,13 +37,18 @@ enum Fault {
     NoLayout,
     /// Downloads reject a layout, and the device's layout is column-major.
     NoLayoutColumnMajor,
+    /// Downloads return no event.
+    NoDownloadEvent,
+    /// Downloads reject a layout. Without a layout, they return no event.
+    NoLayoutNoDownloadEvent,
+    /// A wait for a download fails before the download has happened.
+    NoWait,
     OddElementType,
     NegativeDimension,
     /// The size of the array overflows.
     HugeDimensions,
     /// Two dimensions, with a null pointer.
     NoDimensions,
-    HugeDeviceSize,
     RunFails,
     RunExhausted,
     NullOutput,
@@ -57,7 +64,7 @@ enum Fault {
 
 use Fault::*;
 
-const FAULTS: [Fault; 22] = [
+const FAULTS: [Fault; 24] = [
     Nothing,
     NullDevice,
     NoDevices,
@@ -67,11 +74,13 @@ const FAULTS: [Fault; 22] = [
     DownloadFails,
     NoLayout,
     NoLayoutColumnMajor,
+    NoDownloadEvent,
+    NoLayoutNoDownloadEvent,
+    NoWait,
     OddElementType,
     NegativeDimension,
     HugeDimensions,
     NoDimensions,
-    HugeDeviceSize,
     RunFails,
     RunExhausted,
     NullOutput,
@@ -95,15 +104,24 @@ struct State {
     fault: Fault,
     /// The number of objects that the caller has not destroyed yet, including the client.
     live: AtomicIsize,
+    /// The number of programs whose end the caller has not awaited.
+    running: AtomicIsize,
+    /// The address of the memory of the last download.
+    downloaded_to: AtomicUsize,
 }
 
 /// Any other object of the fake.
 enum Object {
     Error(&'static State, Code, &'static str),
-    /// A transfer that has not happened yet, and whether it will fail.
-    Event(&'static State, Option<Transfer>, bool),
+    /// Work that has not happened yet, and whether it will fail.
+    Event(&'static State, Option<Work>, bool),
     Buffer(&'static State, Arc<BufferData>),
     Executable(&'static State),
+}
+
+enum Work {
+    Copy(Transfer),
+    Run,
 }
 
 /// A pending copy. It keeps its buffer alive. A runtime must do the same when a caller destroys a buffer that is in
@@ -172,13 +190,33 @@ unsafe extern "C" fn error_code(args: *mut PJRT_Error_GetCode_Args) -> *mut PJRT
 }
 
 unsafe extern "C" fn event_await(args: *mut PJRT_Event_Await_Args) -> *mut PJRT_Error {
-    let Object::Event(state, transfer, fails) = object((*args).event) else { panic!() };
-    if let Some(transfer) = transfer.take() {
-        std::ptr::copy_nonoverlapping(transfer.from, transfer.to, transfer.len);
+    let Object::Event(state, work, fails) = object((*args).event) else { panic!() };
+    if *fails && state.fault == NoWait {
+        return fail(state, Code::Internal, "no time to wait");
+    }
+    match work.take() {
+        Some(Work::Copy(copy)) => std::ptr::copy_nonoverlapping(copy.from, copy.to, copy.len),
+        Some(Work::Run) => {
+            state.running.fetch_sub(1, Ordering::SeqCst);
+        }
+        None => {}
     }
     if *fails {
         return fail(state, Code::DataLoss, "the cable fell out");
     }
+    null_mut()
+}
+
+unsafe extern "C" fn event_is_ready(args: *mut PJRT_Event_IsReady_Args) -> *mut PJRT_Error {
+    let Object::Event(_, work, _) = object((*args).event) else { panic!() };
+    (*args).is_ready = work.is_none();
+    null_mut()
+}
+
+/// Calls the callback on another thread before it returns.
+unsafe extern "C" fn event_on_ready(args: *mut PJRT_Event_OnReady_Args) -> *mut PJRT_Error {
+    let (callback, user) = ((*args).callback.unwrap(), (*args).user_arg as usize);
+    std::thread::spawn(move || callback(null_mut(), user as *mut c_void)).join().unwrap();
     null_mut()
 }
 
@@ -235,7 +273,13 @@ unsafe extern "C" fn client_create(args: *mut PJRT_Client_Create_Args) -> *mut P
     };
     let fault = options.iter().find(named_fault).unwrap().known.__bindgen_anon_1.int64_value;
     let fault = *FAULTS.iter().find(|&&known| known as i64 == fault).unwrap();
-    (*args).client = keep(State { fault, live: AtomicIsize::new(1) }).cast();
+    (*args).client = keep(State {
+        fault,
+        live: AtomicIsize::new(1),
+        running: AtomicIsize::new(0),
+        downloaded_to: AtomicUsize::new(0),
+    })
+    .cast();
     null_mut()
 }
 
@@ -303,7 +347,8 @@ unsafe extern "C" fn upload(args: *mut PJRT_Client_BufferFromHostBuffer_Args) ->
     let data = Arc::new(BufferData { bytes, dims, minor_to_major, element: args.type_ });
     if state.fault != NoUploadEvent {
         let transfer = Transfer { _buffer: data.clone(), from: args.data.cast(), to, len };
-        args.done_with_host_buffer = Object::Event(state, Some(transfer), state.fault == UploadFails).give();
+        args.done_with_host_buffer =
+            Object::Event(state, Some(Work::Copy(transfer)), state.fault == UploadFails).give();
     }
     if state.fault != NoUploadBuffer {
         args.buffer = Object::Buffer(state, data).give();
@@ -339,13 +384,6 @@ unsafe extern "C" fn buffer_dims(args: *mut PJRT_Buffer_Dimensions_Args) -> *mut
     null_mut()
 }
 
-unsafe extern "C" fn buffer_size(args: *mut PJRT_Buffer_OnDeviceSizeInBytes_Args) -> *mut PJRT_Error {
-    let Object::Buffer(state, data) = object((*args).buffer) else { panic!() };
-    let huge = state.fault == HugeDeviceSize;
-    (*args).on_device_size_in_bytes = if huge { usize::MAX } else { data.bytes.len() };
-    null_mut()
-}
-
 unsafe extern "C" fn buffer_layout(args: *mut PJRT_Buffer_GetMemoryLayout_Args) -> *mut PJRT_Error {
     let Object::Buffer(_, data) = object((*args).buffer) else { panic!() };
     let tiled = PJRT_Buffer_MemoryLayout_Tiled {
@@ -360,13 +398,18 @@ unsafe extern "C" fn buffer_layout(args: *mut PJRT_Buffer_GetMemoryLayout_Args) 
 
 unsafe extern "C" fn download(args: *mut PJRT_Buffer_ToHostBuffer_Args) -> *mut PJRT_Error {
     let Object::Buffer(state, data) = object((*args).src) else { panic!() };
-    if matches!(state.fault, NoLayout | NoLayoutColumnMajor) && !(*args).host_layout.is_null() {
+    let refuses_layouts = matches!(state.fault, NoLayout | NoLayoutColumnMajor | NoLayoutNoDownloadEvent);
+    if refuses_layouts && !(*args).host_layout.is_null() {
         return fail(state, Code::Unimplemented, "no layouts here");
     }
     assert!((*args).dst_size >= data.bytes.len());
     let (from, len) = (data.bytes.as_ptr(), data.bytes.len());
     let transfer = Transfer { _buffer: data.clone(), from, to: (*args).dst.cast(), len };
-    (*args).event = Object::Event(state, Some(transfer), state.fault == DownloadFails).give();
+    state.downloaded_to.store((*args).dst as usize, Ordering::SeqCst);
+    if !matches!(state.fault, NoDownloadEvent | NoLayoutNoDownloadEvent) {
+        let fails = matches!(state.fault, DownloadFails | NoWait);
+        (*args).event = Object::Event(state, Some(Work::Copy(transfer)), fails).give();
+    }
     null_mut()
 }
 
@@ -427,7 +470,9 @@ unsafe extern "C" fn execute(args: *mut PJRT_LoadedExecutable_Execute_Args) -> *
         }
     }
     if state.fault != NoRunEvent {
-        *args.device_complete_events = Object::Event(state, None, state.fault == RunFails).give();
+        state.running.fetch_add(1, Ordering::SeqCst);
+        let end = Object::Event(state, Some(Work::Run), state.fault == RunFails);
+        *args.device_complete_events = end.give();
     }
     null_mut()
 }
@@ -440,6 +485,8 @@ fn table() -> NonNull<PJRT_Api> {
     api.PJRT_Error_GetCode = Some(error_code);
     api.PJRT_Plugin_Attributes = Some(plugin_attributes);
     api.PJRT_Event_Await = Some(event_await);
+    api.PJRT_Event_OnReady = Some(event_on_ready);
+    api.PJRT_Event_IsReady = Some(event_is_ready);
     api.PJRT_Event_Destroy = Some(event_destroy);
     api.PJRT_Client_Create = Some(client_create);
     api.PJRT_Client_Destroy = Some(client_destroy);
@@ -455,7 +502,6 @@ fn table() -> NonNull<PJRT_Api> {
     api.PJRT_Buffer_Destroy = Some(buffer_destroy);
     api.PJRT_Buffer_ElementType = Some(buffer_type);
     api.PJRT_Buffer_Dimensions = Some(buffer_dims);
-    api.PJRT_Buffer_OnDeviceSizeInBytes = Some(buffer_size);
     api.PJRT_Buffer_GetMemoryLayout = Some(buffer_layout);
     api.PJRT_Buffer_ToHostBuffer = Some(download);
     api.PJRT_LoadedExecutable_Destroy = Some(loaded_destroy);
@@ -506,17 +552,23 @@ impl Fake {
         self.compile()?.execute(&[&input, &input])
     }
 
-    /// Checks that only the client is left. Then destroys the client and checks that nothing is left.
+    /// Checks that every run was awaited, and that only the client is left. Then destroys the client and checks that
+    /// nothing is left.
     fn leaves_nothing(self) {
+        assert_eq!(
+            self.state.running.load(Ordering::SeqCst),
+            0,
+            "{:?}: a program still runs",
+            self.state.fault
+        );
         assert_eq!(self.state.live.load(Ordering::SeqCst), 1, "{:?} leaked", self.state.fault);
         drop(self.client);
         assert_eq!(self.state.live.load(Ordering::SeqCst), 0);
     }
 }
 
-fn download_all(buffer: &Buffer) -> Result<[u8; 6], Error> {
-    let mut bytes = [0; 6];
-    buffer.to_host(&mut bytes).map(|()| bytes)
+fn download_all(buffer: &Buffer) -> Result<Vec<u8>, Error> {
+    buffer.to_host()
 }
 
 #[test]
@@ -529,7 +581,6 @@ fn the_fake_works_without_a_fault() {
         assert_eq!(download_all(output).unwrap(), [1, 2, 3, 4, 5, 6]);
     }
     assert_eq!(fake.compile().unwrap().serialize().unwrap_err().kind(), ErrorKind::ApiVersion);
-    assert_eq!(outputs[0].device_size(), Ok(6));
     drop(outputs);
     fake.leaves_nothing();
 }
@@ -565,24 +616,15 @@ fn a_client_without_devices_is_a_device_error() {
     assert!(error.to_string().contains("no device"), "{error}");
 }
 
-#[test]
-fn impossible_device_sizes_are_errors() {
-    let fake = Fake::new(HugeDeviceSize);
-    assert_eq!(fake.upload().unwrap().device_size().unwrap_err().kind(), ErrorKind::Misbehaved);
-    fake.leaves_nothing();
-}
-
 /// The library's programs define the arrays that they return. So another size is the plugin's error, not the user's.
 #[test]
 fn arrays_of_another_size_are_the_plugins_error() {
     let fake = Fake::new(Nothing);
     let buffer = fake.upload().unwrap();
     assert_eq!((buffer.element(), buffer.dims(), buffer.host_size()), (ElementType::U8, &[2, 3][..], 6));
-    for size in [0, 5, 7] {
-        let error = buffer.to_host(&mut vec![0; size]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Misbehaved);
-        assert!(error.to_string().contains("takes 6 bytes"), "{error}");
-    }
+    let error = buffer.to_host::<i32>().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misbehaved);
+    assert!(error.to_string().contains("takes 6 bytes"), "{error}");
     drop(buffer);
     fake.leaves_nothing();
 }
@@ -626,6 +668,35 @@ fn failures_of_asynchronous_work_are_returned() {
     fake.leaves_nothing();
 }
 
+/// A caller may destroy the client after it dropped a launch, so the drop waits. The wait also happens if the program
+/// was dropped before.
+#[test]
+fn a_dropped_launch_waits_for_the_program() {
+    let fake = Fake::new(Nothing);
+    let input = fake.upload().unwrap();
+    let program = fake.compile().unwrap();
+    let launch = program.launch(&[&input, &input], None).unwrap();
+    drop((program, input));
+    assert_eq!(fake.state.running.load(Ordering::SeqCst), 1);
+    drop(launch);
+    fake.leaves_nothing();
+}
+
+/// A thread of the plugin runs the action on behalf of the thread that registered it.
+#[test]
+fn an_action_is_as_silent_as_the_thread_that_registered_it() {
+    let fake = Fake::new(Nothing);
+    let input = fake.upload().unwrap();
+    let launch = fake.compile().unwrap().launch(&[&input, &input], None).unwrap();
+    for (panics, silent) in [(Inherited::SILENT, true), (Inherited::from_this_thread(), false)] {
+        let (send, receive) = mpsc::channel();
+        panics.run(|| launch.on_ready(move |_| send.send(is_silent()).unwrap())).unwrap();
+        assert_eq!(receive.recv(), Ok(silent));
+    }
+    drop((launch, input));
+    fake.leaves_nothing();
+}
+
 #[test]
 fn a_rejected_call_leaks_nothing() {
     let fake = Fake::new(Nothing);
@@ -646,6 +717,26 @@ fn a_plugin_without_layouts_works_if_its_own_layout_is_dense() {
     let error = download_all(&fake.upload().unwrap()).unwrap_err();
     assert!(error.is_unimplemented(), "{error}");
     fake.leaves_nothing();
+}
+
+/// If a plugin does not report the end of a download, it may write to the memory at any later time. So the memory is
+/// never freed.
+#[test]
+fn memory_that_a_plugin_may_still_write_to_is_not_freed() {
+    let is_freed = |fault| {
+        let fake = Fake::new(fault);
+        download_all(&fake.upload().unwrap()).unwrap_err();
+        // If the memory is free, the allocator returns it for one of these allocations of the same size.
+        let others: Vec<Vec<u8>> = (0..1000).map(|_| Vec::with_capacity(6)).collect();
+        let memory = fake.state.downloaded_to.load(Ordering::SeqCst);
+        fake.leaves_nothing();
+        others.iter().any(|other| other.as_ptr() as usize == memory)
+    };
+    for fault in [NoDownloadEvent, NoLayoutNoDownloadEvent, NoWait] {
+        assert!(!is_freed(fault), "{fault:?}");
+    }
+    // This download has ended.
+    assert!(is_freed(DownloadFails));
 }
 
 /// A value may be dropped while a caller holds a lock, so the drop must not log. The failure is stored until it can be

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::elf::{self, number, Elf};
+use crate::panics::{joined, Inherited};
 use crate::signals;
 
 /// The largest number of bytes that are read from a note segment. A build id takes 16 to 36 bytes.
@@ -118,23 +119,25 @@ fn hash(file: &File) -> io::Result<Hash> {
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let helpers = (cores.min(MOST_THREADS) as u64).min(bytes.div_ceil(PIECE_BYTES)).saturating_sub(1);
     let next = AtomicU64::new(0);
-    let work = || hash_pieces(file, bytes, &next);
-    let outcomes = thread::scope(|scope| {
-        let builder = || thread::Builder::new().name("nuc-hash".to_owned());
-        // If a thread cannot be started, the others do its work.
-        let start = |_| builder().spawn_scoped(scope, work).ok();
-        let threads: Vec<_> = signals::blocked_while(|| (0..helpers).map_while(start).collect());
-        let own = work();
-        let others = threads.into_iter().map(|thread| {
-            thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread that reads the file panicked")))
-        });
-        others.chain([own]).collect::<io::Result<Vec<_>>>()
-    })?;
-    let mut pieces = outcomes.concat();
+    let outcomes = on_threads(helpers, || hash_pieces(file, bytes, &next));
+    let mut pieces = outcomes.into_iter().collect::<io::Result<Vec<_>>>()?.concat();
     pieces.sort_unstable();
     let mut hash = Sha256::new_with_prefix(bytes.to_le_bytes());
     pieces.iter().for_each(|(_, piece)| hash.update(piece));
     Ok(hash.finalize().into())
+}
+
+/// Runs `work` on the calling thread and on `helpers` more threads. A panic of a thread continues on the calling
+/// thread. If a thread cannot be started, the others do its work.
+fn on_threads<R: Send>(helpers: u64, work: impl Fn() -> R + Sync) -> Vec<R> {
+    let panics = Inherited::from_this_thread();
+    thread::scope(|scope| {
+        let builder = || thread::Builder::new().name("nuc-hash".to_owned());
+        let start = |_| builder().spawn_scoped(scope, || panics.catch(&work)).ok();
+        let threads: Vec<_> = signals::blocked_while(|| (0..helpers).map_while(start).collect());
+        let own = work();
+        threads.into_iter().map(|thread| joined(thread.join())).chain([own]).collect()
+    })
 }
 
 /// Hashes pieces that no other thread hashes, until none is left. Returns them with their numbers.
@@ -227,6 +230,16 @@ mod tests {
             assert_eq!(again.text, hashed.text);
         }
         std::fs::remove_file(&path).unwrap();
+    }
+
+    /// The panic hook stores the source location only if it does not print the panic.
+    #[test]
+    fn a_panic_of_a_helper_is_not_printed_and_continues_on_the_calling_thread() {
+        let caller = thread::current().id();
+        let work = || assert_eq!(thread::current().id(), caller, "on a helper");
+        let panic = Inherited::SILENT.catch(|| on_threads(1, work)).map(drop).unwrap_err().to_string();
+        assert!(panic.contains("on a helper") && panic.contains("(src/pjrt/fingerprint.rs:"), "{panic}");
+        assert_eq!(on_threads(2, || 7), [7; 3]);
     }
 
     fn library(directory: &Path, name: &str, source: &str, id: &str) -> String {

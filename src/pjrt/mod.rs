@@ -19,7 +19,9 @@
 //!
 //! A plugin is native code, so this library cannot protect the process from it. This layer checks the following: null
 //! pointers where the API promises objects, missing functions, impossible sizes and impossible element types. Each of
-//! them causes an [`Error`].
+//! them causes an [`Error`]. If a plugin does not report the end of a copy to the host, the memory of the copy is never
+//! freed. For a copy to the device this is impossible, because the memory belongs to the caller: a plugin that does not
+//! report the end of the copy may read the memory after [`Client::buffer_from_host`] has returned an error.
 #![allow(unsafe_code)]
 // The patterns use the names that bindgen generates for C enumerators.
 #![allow(non_upper_case_globals)]
@@ -61,7 +63,7 @@ pub use compile_options::CompileOptions;
 pub use description::DeviceDescription;
 pub use element::ElementType;
 pub use error::{Code, Error, ErrorKind, Result};
-pub use executable::{Executable, Launch, SharedLaunch};
+pub use executable::{Executable, Launch};
 pub use named_values::OptionValue;
 pub use plugin::Plugin;
 pub use pointers::{BufferPointer, ClientPointer};

@@ -2,6 +2,8 @@
 
 use std::ffi::c_char;
 
+use bytemuck::Zeroable;
+
 use super::error::{Error, Result};
 use super::text;
 
@@ -50,9 +52,9 @@ pub(super) fn copied<T: Copy>(values: &[T], purpose: &'static str) -> Result<Vec
 }
 
 /// Allocates zeroed memory for data of a plugin. The plugin decides the size, so the allocation is fallible.
-pub(super) fn zeroed(bytes: usize, purpose: &'static str) -> Result<Vec<u8>> {
-    let memory = bytemuck::allocation::try_zeroed_vec(bytes);
-    memory.map_err(|()| Error::OutOfMemory { bytes, purpose })
+pub(super) fn zeroed<T: Zeroable>(len: usize, purpose: &'static str) -> Result<Vec<T>> {
+    let memory = bytemuck::allocation::try_zeroed_vec(len);
+    memory.map_err(|()| Error::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()), purpose })
 }
 
 #[cfg(test)]

@@ -40,8 +40,8 @@ impl Plugin {
         Ok(Topology { plugin: self.clone(), handle, owner: None })
     }
 
-    /// Compiles for `topology` and returns the serialized program, for [`Client::deserialize`]. `options` name
-    /// devices of the topology ([`Topology::devices`]). Does not log, because the caller may hold a lock.
+    /// Compiles for `topology` and returns the serialized program, for [`Client::deserialize`]. `options` name a
+    /// device of the topology ([`Topology::devices`]). Does not log, because the caller may hold a lock.
     pub fn compile_ahead(
         self: &Arc<Self>,
         topology: &Topology,
@@ -51,7 +51,7 @@ impl Plugin {
         if !Arc::ptr_eq(self, &topology.plugin) {
             return Err(Error::Argument("the topology belongs to another plugin".into()));
         }
-        let options = options.encode()?;
+        let options = options.encode();
         let mut program = program(mlir);
         let mut args = Args::<PJRT_Compile_Args>::new();
         args.topology = topology.handle.as_ptr();

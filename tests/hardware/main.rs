@@ -126,7 +126,7 @@ impl Machine {
                 let upload = |x| client.buffer_from_host(&bytes(x), ElementType::F32, &dims, 0).unwrap();
                 let outputs =
                     client.compile(&text, &options).unwrap().execute(&[&upload(a), &upload(b)]).unwrap();
-                outputs[0].to_host(&mut out).unwrap();
+                out = outputs[0].to_host().unwrap();
             }
             Machine::Interpreter(directory) => {
                 let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -342,9 +342,9 @@ impl Loaded {
         let mut rounds: Vec<Duration> = (0..9)
             .map(|_| {
                 let start = Instant::now();
-                let lists = [&[logits, params][..]];
+                let inputs = [logits, params];
                 let launches: Vec<_> =
-                    (0..TOGETHER).map(|_| self.executable.launch(&lists).unwrap()).collect();
+                    (0..TOGETHER).map(|_| self.executable.launch(&inputs, None).unwrap()).collect();
                 launches.into_iter().for_each(|launch| drop(launch.wait().unwrap()));
                 start.elapsed() / TOGETHER
             })

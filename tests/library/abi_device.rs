@@ -69,8 +69,7 @@ fn taken(client: &Arc<Client>, buffer: *mut c_void) -> Vec<i32> {
     // SAFETY: a live buffer of the client. It is destroyed after its last use.
     unsafe {
         let borrowed = Buffer::borrow(client, buffer.cast()).unwrap();
-        let mut bytes = vec![0; borrowed.host_size()];
-        borrowed.to_host(&mut bytes).unwrap();
+        let bytes: Vec<u8> = borrowed.to_host().unwrap();
         let mut args = pjrt_sys::PJRT_Buffer_Destroy_Args {
             struct_size: size_of::<pjrt_sys::PJRT_Buffer_Destroy_Args>(),
             extension_start: null_mut(),

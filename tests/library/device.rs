@@ -115,9 +115,7 @@ fn start(
 }
 
 fn ints(buffer: &Buffer) -> Vec<i32> {
-    let mut bytes = vec![0; buffer.host_size()];
-    buffer.to_host(&mut bytes).unwrap();
-    bytemuck::pod_collect_to_vec(&bytes)
+    buffer.to_host().unwrap()
 }
 
 /// The dimensions of the logits of a call, and the results that it requests.

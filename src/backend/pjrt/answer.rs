@@ -1,6 +1,6 @@
 //! The answer of a program call: it is copied to the host, checked, and then written to the caller's arrays.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 
 use crate::batch::Batch;
 use crate::dtype::{Dtype, LogitsMut};
@@ -212,7 +212,7 @@ impl Fetch<'_> {
     }
 
     /// Copies the next output to the host. `T` has the size of `element`.
-    fn array<T: Pod + Zeroable>(&mut self, element: ElementType, dims: [usize; 2]) -> Result<Vec<T>, Error> {
+    fn array<T: Pod>(&mut self, element: ElementType, dims: [usize; 2]) -> Result<Vec<T>, Error> {
         let wrong = |returned: String| {
             Error::Internal(format!(
                 "{} returned {returned} instead of an array of {element:?} with dimensions {dims:?}",
@@ -223,9 +223,7 @@ impl Fetch<'_> {
         if buffer.element() != element || buffer.dims() != dims.map(|dim| dim as i64) {
             return Err(wrong(format!("{buffer:?}")));
         }
-        let mut values = memory::zeroed(dims[0] * dims[1], ANSWER)?;
-        buffer.to_host(bytemuck::cast_slice_mut(&mut values))?;
-        Ok(values)
+        Ok(buffer.to_host()?)
     }
 }
 

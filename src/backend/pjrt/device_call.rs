@@ -17,7 +17,7 @@ use crate::kernels::{Wanted, RESULTS};
 use crate::latency::{CallLatencies, CallTimer};
 use crate::memory;
 use crate::outputs::RowOutcome;
-use crate::pjrt::{self, Buffer, HostCopy, SharedLaunch};
+use crate::pjrt::{self, Buffer, HostCopy, Launch};
 use crate::plan::Entry;
 
 /// The results that a caller wants from a device call.
@@ -58,8 +58,8 @@ pub struct DeviceCall {
     host_numbers: HostNumbers,
     done: Arc<Completion<pjrt::Error>>,
     failed_calls: Arc<FailedCalls>,
-    // Dropped after the outputs. Dropping it waits for the programs, which must stay loaded while they run.
-    _launches: Vec<SharedLaunch>,
+    // Dropped after the outputs. Dropping it waits for the programs.
+    _launches: Vec<Launch>,
     _plan: Arc<Plan>,
 }
 
@@ -76,7 +76,7 @@ enum HostSource {
     /// In an output that is in host memory. The first read copies the output.
     Output,
     /// In a copy of an output. The copy is running or has ended.
-    Copy(HostCopy),
+    Copy(HostCopy<i32>),
     /// The copy could not be started.
     Failed(Error),
 }
@@ -158,7 +158,7 @@ impl PjrtBackend {
         plan: &Plan,
         step: u64,
         donate: bool,
-    ) -> Result<Vec<SharedLaunch>, Error> {
+    ) -> Result<Vec<Launch>, Error> {
         let Some(copy) = self.start_row_major_copy(logits, dtype)? else {
             return self.launch_plan(plan, logits, step, donate);
         };
@@ -179,7 +179,7 @@ impl PjrtBackend {
         logits: &Buffer,
         step: u64,
         donate: bool,
-    ) -> Result<Vec<SharedLaunch>, Error> {
+    ) -> Result<Vec<Launch>, Error> {
         let [multiple, rest] = self.steps.get(&self.client, self.device, step, &self.failed_calls)?;
         // Space for two more launches: the copy of the logits, and the program that joins the groups.
         let mut launches = memory::with_capacity(plan.groups.len() + 2, PURPOSE)?;
@@ -188,7 +188,7 @@ impl PjrtBackend {
         for group in &plan.groups {
             let program = self.programs.get_or_keep(&group.spec, &group.program)?;
             let operands = [logits, &group.parameters, &multiple, &rest];
-            launches.push(program.launch_shared(&operands, donated)?);
+            launches.push(program.launch(&operands, donated)?);
         }
         if let Some(combine) = &plan.combine {
             let combined = self.launch_combine(combine, &launches)?;
@@ -198,7 +198,7 @@ impl PjrtBackend {
     }
 
     /// Starts the program that joins the results of groups.
-    fn launch_combine(&self, combine: &Combine, groups: &[SharedLaunch]) -> Result<SharedLaunch, Error> {
+    fn launch_combine(&self, combine: &Combine, groups: &[Launch]) -> Result<Launch, Error> {
         let program = self.programs.get_or_keep(&combine.spec, &combine.program)?;
         let mut inputs = vec![&combine.places, &combine.replace_val];
         inputs.extend(groups.iter().map(|launch| &launch.outputs()[0]));
@@ -206,7 +206,7 @@ impl PjrtBackend {
         for wide in 2..combine.spec.num_outputs() {
             inputs.extend(groups.iter().map(|launch| &launch.outputs()[wide]));
         }
-        Ok(program.launch_shared(&inputs, None)?)
+        Ok(program.launch(&inputs, None)?)
     }
 
     /// Checks the device and the memory of a buffer.
@@ -262,7 +262,7 @@ impl DeviceCall {
         shape: Shape,
         entry: Entry,
         plan: Arc<Plan>,
-        mut launches: Vec<SharedLaunch>,
+        mut launches: Vec<Launch>,
         host_numbers: HostNumbers,
         in_host_memory: bool,
         mut timer: CallTimer,
@@ -391,19 +391,17 @@ impl DeviceCall {
         results.inspect_err(|_| self.failed_calls.add())
     }
 
-    fn checked_results(&self, copy: HostCopy) -> Result<HostResults, Error> {
+    fn checked_results(&self, copy: HostCopy<i32>) -> Result<HostResults, Error> {
         let (rows, all) = (self.shape.rows, self.host_numbers == HostNumbers::All);
-        let expected = rows * if all { RESULTS * 4 } else { 4 };
-        let bytes = copy.wait()?;
-        if bytes.len() != expected {
+        let expected = rows * if all { RESULTS } else { 1 };
+        let numbers = copy.wait()?;
+        if numbers.len() != expected {
             return Err(Error::Internal(format!(
-                "{:?} returned {} bytes of numbers instead of {expected}",
+                "{:?} returned {} numbers instead of {expected}",
                 self.entry,
-                bytes.len()
+                numbers.len()
             )));
         }
-        let mut numbers = memory::zeroed::<i32>(expected / 4, PURPOSE)?;
-        bytemuck::cast_slice_mut(&mut numbers).copy_from_slice(&bytes);
         if !all {
             answer::check_tokens(numbers.iter().copied(), self.shape.vocab)?;
             return Ok(HostResults::Tokens(numbers));
@@ -454,7 +452,7 @@ impl DeviceCall {
     /// Starts the copy of the numbers. If the call is running, the copy is a part of the call. This part also ends if
     /// the copy fails. If the call has ended, this function waits for the end of the copy. The wait is short, because
     /// the copy is small and its source is in host memory.
-    fn copy_output(&self, is_running: bool) -> Result<HostCopy, Error> {
+    fn copy_output(&self, is_running: bool) -> Result<HostCopy<i32>, Error> {
         let started = self.start_copy();
         if !is_running {
             let mut copy = started?;
@@ -489,7 +487,7 @@ impl DeviceCall {
     }
 
     /// Starts the copy of the numbers to the host.
-    fn start_copy(&self) -> Result<HostCopy, Error> {
+    fn start_copy(&self) -> Result<HostCopy<i32>, Error> {
         match self.lock_outputs().get(self.copied_output()) {
             Some(Some(output)) => Ok(output.start_copy_to_host()?),
             _ => Err(Error::Internal("the numbers of a call were taken before they were copied".into())),

@@ -104,5 +104,6 @@ fn run_on_zeros(
         }
     }
     let inputs: Vec<&Buffer> = inputs.iter().collect();
-    Ok(program.launch_shared(&inputs, None)?.wait()?)
+    program.execute(&inputs)?;
+    Ok(())
 }

@@ -31,7 +31,6 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::thread;
 
 use self::answer::Answer;
 use self::failed_calls::FailedCalls;
@@ -48,7 +47,7 @@ use crate::kernels::{Target, Wanted};
 use crate::latency::{CallLatencies, CallTimer};
 use crate::memory;
 use crate::outputs::{Outputs, RowOutcome};
-use crate::pjrt::{Buffer, Client, Executable, Launch, OptionValue, Plugin};
+use crate::pjrt::{Client, Executable, Launch, OptionValue, Plugin};
 use crate::plan::{self, Buckets, Entry, Piece};
 
 /// A client of a plugin, one of its devices, and the programs compiled for it. Thread-safe.
@@ -173,7 +172,7 @@ impl PjrtBackend {
         let answers = pieces
             .iter()
             .zip(launches)
-            .map(|(piece, launch)| Answer::fetch(piece, &outputs_of(launch)?, batch, slots_wanted))
+            .map(|(piece, launch)| Answer::fetch(piece, &launch.wait()?, batch, slots_wanted))
             .collect::<Result<Vec<_>, Error>>()?;
         write(&pieces, &answers, batch, outputs)?;
         timer.ended(&self.latencies);
@@ -194,14 +193,9 @@ impl PjrtBackend {
         Ok(programs)
     }
 
-    fn launch<'a>(
-        &self,
-        piece: &Piece,
-        program: &'a Executable,
-        batch: &Batch<'_>,
-    ) -> Result<Launch<'a>, Error> {
+    fn launch(&self, piece: &Piece, program: &Arc<Executable>, batch: &Batch<'_>) -> Result<Launch, Error> {
         let [logits, params] = inputs::upload(&self.client, self.device, piece, batch)?;
-        Ok(program.launch(&[&[&logits, &params]])?)
+        Ok(program.launch(&[&logits, &params], None)?)
     }
 
     /// The client.
@@ -267,8 +261,8 @@ impl PjrtBackend {
 ///
 /// If there is a directory of programs, another thread identifies the build of the plugin at the same time. The thread
 /// can read hundreds of megabytes, unless the directory already contains the build. The `Plugin` stores the result for
-/// [`PjrtBackend::use_programs_in`]. If the thread cannot be started or fails, `use_programs_in` tries again and
-/// returns any error.
+/// [`PjrtBackend::use_programs_in`]. If the thread cannot be started, fails or panics, `use_programs_in` tries again
+/// and returns any error.
 pub(crate) fn create_client(
     plugin: &FilePath,
     client_options: &[(String, OptionValue)],
@@ -277,21 +271,13 @@ pub(crate) fn create_client(
     plugin_thread::run(|| {
         let plugin = Plugin::load(plugin)?;
         let Some(directory) = program_dir else { return Ok(Client::create(plugin, client_options)?) };
-        thread::scope(|scope| {
-            let builder = thread::Builder::new().name("nuc-identify".to_owned());
-            let _thread = builder.spawn_scoped(scope, || {
-                let known = PluginBuilds::read(directory);
-                drop(plugin.identify(&|file| known.find(file)));
-            });
-            Ok(Client::create(plugin.clone(), client_options)?)
-        })
+        let identify = || {
+            let known = PluginBuilds::read(directory);
+            drop(plugin.identify(&|file| known.find(file)));
+        };
+        let create = || Client::create(plugin.clone(), client_options);
+        Ok(plugin_thread::beside("nuc-identify", identify, create)?)
     })?
-}
-
-/// Waits for a launch on one device and returns its outputs.
-fn outputs_of(launch: Launch<'_>) -> Result<Vec<Buffer>, Error> {
-    let outputs = launch.wait()?.pop();
-    outputs.ok_or_else(|| Error::Internal("a program that ran on one device returned nothing".to_owned()))
 }
 
 /// Writes the answers to the caller's arrays. Any error occurs before the first write.

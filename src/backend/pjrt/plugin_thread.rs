@@ -61,11 +61,27 @@ fn run_with_stack<R: Send>(stack_bytes: usize, work: impl FnOnce() -> R + Send) 
     })
 }
 
+/// Runs `work`, and at the same time `optional` on another thread. Returns when both have ended. `optional` may be
+/// skipped or fail: a panic of it is ignored, and if no thread can be started, it does not run.
+pub(super) fn beside<R>(name: &str, optional: impl FnOnce() + Send, work: impl FnOnce() -> R) -> R {
+    let panics = Inherited::from_this_thread();
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name(name.to_owned());
+        let thread = signals::blocked_while(|| builder.spawn_scoped(scope, || panics.catch(optional)));
+        let result = work();
+        // The thread catches every panic, so joining it cannot fail.
+        let _ = thread.map(|thread| thread.join());
+        result
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::panic::resume_unwind;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::panics::is_silent;
 
     #[test]
     fn the_work_runs_on_an_ample_stack() {
@@ -103,6 +119,17 @@ mod tests {
     fn a_thread_that_cannot_be_started_is_out_of_memory() {
         let error = run_with_stack(1 << 62, || ()).unwrap_err();
         assert!(matches!(error, Error::OutOfMemory(_)), "{error:?}");
+    }
+
+    #[test]
+    fn a_panic_beside_the_work_is_neither_printed_nor_passed_on() {
+        let silent = AtomicBool::new(false);
+        let optional = || {
+            silent.store(is_silent(), Ordering::Relaxed);
+            panic!("optional");
+        };
+        assert_eq!(Inherited::SILENT.run(|| beside("optional", optional, || 7)), 7);
+        assert!(silent.into_inner());
     }
 
     #[test]

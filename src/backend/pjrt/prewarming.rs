@@ -121,7 +121,7 @@ pub struct Prewarming {
     progress: Arc<Progress>,
     thread: Option<JoinHandle<()>>,
     // This field is dropped last, after the wait for the thread. So the thread of the prewarm does not destroy the
-    // client.
+    // client. If the drop does not wait, that thread can own the last reference, and destroys the client when it ends.
     _backend: Option<Arc<PjrtBackend>>,
 }
 

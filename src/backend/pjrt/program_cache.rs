@@ -99,7 +99,7 @@ struct State<K, V, E> {
 }
 
 /// One attempt to make a program. It ends without an outcome if the thread that makes the program panics.
-struct Attempt<V, E>(OnceLock<Option<Result<V, E>>>);
+struct Attempt<V, E>(OnceLock<Option<Result<Lookup<V>, E>>>);
 
 /// The next step of a lookup.
 enum Claim<V, E> {
@@ -173,9 +173,9 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
                 Claim::Make(attempt) => return self.make(key, Some(attempt), make),
                 Claim::MakeAgain => return self.make(key, None, make),
                 Claim::WaitFor(attempt) => match attempt.0.wait() {
-                    Some(Ok(program)) => {
+                    Some(Ok(found)) => {
                         self.lock().counters.hits += 1;
-                        return Ok(Lookup { program: program.clone(), kept: true });
+                        return Ok(found.clone());
                     }
                     Some(Err(error)) => return Err(error.clone()),
                     // The thread that was making it panicked.
@@ -219,7 +219,7 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
             });
             // The attempt ends in the same critical section. Otherwise a thread could find neither the program nor the
             // attempt.
-            registered.end(&mut state, found.as_ref().map(|found| found.program.clone()).map_err(E::clone));
+            registered.end(&mut state, found.clone());
             found
         };
         // Destroying a program can take a long time, and every lookup needs the lock.
@@ -333,7 +333,7 @@ struct Registered<'a, K: Hash + Eq + Clone, V: Clone, E: Clone> {
 }
 
 impl<K: Hash + Eq + Clone, V: Clone, E: Clone> Registered<'_, K, V, E> {
-    fn end(mut self, state: &mut State<K, V, E>, outcome: Result<V, E>) {
+    fn end(mut self, state: &mut State<K, V, E>, outcome: Result<Lookup<V>, E>) {
         if let Some(attempt) = self.attempt.take() {
             state.in_flight.remove(self.key);
             let _ = attempt.0.set(Some(outcome));
@@ -483,6 +483,28 @@ mod tests {
         assert_eq!(cache.get_or_make(&1, || Ok(Made::Loaded(5))).unwrap().program, 5);
         let stats = cache.stats();
         assert_eq!((stats.loaded, stats.compiles, stats.compile_ns, stats.programs), (1, 0, 0, 1));
+    }
+
+    /// Threads that share an attempt also learn that the cache does not keep the program.
+    #[test]
+    fn waiting_threads_learn_that_a_program_is_not_kept() {
+        let cache = cache(1);
+        let pins = cache.pin(&[1]).unwrap();
+        get(&cache, 1);
+        drop(pins);
+        let making = Barrier::new(2);
+        let not_kept = Ok(Lookup { program: 2, kept: false });
+        let make = || {
+            making.wait();
+            sleep(5 * MOMENT);
+            compiled(2)
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(cache.get_or_make(&2, make), not_kept));
+            making.wait();
+            assert_eq!(cache.get_or_make(&2, || compiled(9)), not_kept);
+        });
+        assert_eq!((cache.stats().compiles, cache.stats().hits, cache.stats().not_kept), (2, 1, 1));
     }
 
     #[test]

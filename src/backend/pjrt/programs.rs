@@ -109,7 +109,7 @@ impl Programs {
         let found = found?;
         if !found.kept {
             log::warn!(
-                "{} was made for one call and is not kept, because prewarming pinned all of the cache: set \
+                "{} was made for this call and is not kept, because prewarming pinned all of the cache: set \
                  cache_capacity above {}",
                 spec.name(),
                 self.capacity

@@ -7,7 +7,7 @@ use super::PjrtBackend;
 use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::kernels::row_major::RowMajorSpec;
-use crate::pjrt::{Buffer, SharedLaunch};
+use crate::pjrt::{Buffer, Launch};
 
 impl PjrtBackend {
     /// Starts a copy of logits to the row-major layout, on the device. Returns `None` if the logits already have this
@@ -16,10 +16,10 @@ impl PjrtBackend {
         &self,
         logits: &Buffer,
         dtype: Dtype,
-    ) -> Result<Option<SharedLaunch>, Error> {
+    ) -> Result<Option<Launch>, Error> {
         let Some(minor_to_major) = logits.other_order()? else { return Ok(None) };
         let dims = logits.dims().iter().map(|&dim| dim as usize).collect();
         let program = self.programs.get(&RowMajorSpec { dtype, dims, minor_to_major }.into())?;
-        Ok(Some(program.launch_shared(&[logits], None)?))
+        Ok(Some(program.launch(&[logits], None)?))
     }
 }

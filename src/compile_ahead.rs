@@ -17,9 +17,7 @@ use crate::parallel;
 use crate::pjrt::{Client, Code, CompileOptions, ErrorKind, OptionValue, Plugin, Topology};
 use crate::plan::distinct::Distinct;
 use crate::plan::needed::{programs_exactly, programs_up_to};
-use crate::plan::{
-    check_device_rows, check_max_k, check_slices, Buckets, CallShape, Entry, LogitsPlace, DEFAULT_MAX_K,
-};
+use crate::plan::{check_max_k, check_rows, check_slices, Buckets, CallShape, Entry, DEFAULT_MAX_K};
 
 /// What to compile, for which system, and where to write it.
 #[derive(Clone, Debug)]
@@ -93,16 +91,13 @@ impl AheadOptions {
         check_vocab(self.calls.vocab)?;
         check_slices(&self.calls)?;
         if self.batches.is_empty() {
-            return Err(Error::argument(
-                "batches is empty, so no batch size is given; give the number of rows of each kind of call",
+            return Err(Error::named_argument(
+                "row_counts",
+                "row_counts is empty; it must have the number of rows of each kind of call",
             ));
         }
-        if self.calls.logits != LogitsPlace::Host {
-            self.batches.iter().try_for_each(|&rows| check_device_rows("row_counts", rows))?;
-        }
-        if let Some(place) = self.batches.iter().position(|&rows| rows == 0) {
-            let message = format!("row_counts[{place}] is 0; it must be at least 1");
-            return Err(Error::named_argument("row_counts", message));
+        for (place, &rows) in self.batches.iter().enumerate() {
+            check_rows("row_counts", &format!("row_counts[{place}]"), rows, self.calls.logits)?;
         }
         if self.calls.entry == Entry::Reference {
             return Err(Error::argument(

@@ -17,7 +17,7 @@ use crate::backend::pjrt::device_call::HostNumbers;
 use crate::batch::{check_vocab, CallOptions};
 use crate::compile_ahead::AheadOptions;
 use crate::pjrt::{Client, OptionValue, Plugin};
-use crate::plan::{check_device_rows, CallShape, LogitsPlace, DEFAULT_MAX_K, LARGEST_NUM_BUCKETS};
+use crate::plan::{check_rows, CallShape, LogitsPlace, DEFAULT_MAX_K, LARGEST_NUM_BUCKETS};
 use crate::sampler::{SamplerOptions, DEFAULT_CACHE_CAPACITY};
 
 /// The largest number of options for a plugin.
@@ -186,13 +186,8 @@ pub(super) unsafe fn prewarm_spec(
     let spec = unsafe { read_struct(memory, spec)? };
     check_reserved(spec.reserved, "reserved", "nuc_prewarm_spec.reserved")?;
     check_vocab(spec.vocab)?;
-    if spec.num_rows == 0 {
-        return bad("num_rows", "num_rows is 0; it must be at least 1");
-    }
     let logits = logits_place(spec.logits, spec.has_middle_dimension, spec.host_numbers)?;
-    if logits != LogitsPlace::Host {
-        check_device_rows("num_rows", spec.num_rows)?;
-    }
+    check_rows("num_rows", "num_rows", spec.num_rows, logits)?;
     let calls = CallShape {
         entry: entry(spec.path)?,
         batch: spec.num_rows,

@@ -13,6 +13,7 @@ use crate::environment::{self, PLUGIN_VARIABLE};
 use crate::error::Error;
 use crate::kernels::program::ProgramSpec;
 use crate::kernels::{self, Target};
+use crate::memory;
 use crate::parallel;
 use crate::pjrt::{Client, Code, CompileOptions, ErrorKind, OptionValue, Plugin, Topology};
 use crate::plan::distinct::Distinct;
@@ -109,9 +110,9 @@ impl AheadOptions {
         for &batch in &self.batches {
             let calls = CallShape { batch, ..self.calls };
             specs.extend(match self.smaller_batches {
-                true => programs_up_to(&calls, self.max_k, &buckets),
-                false => programs_exactly(&calls, self.max_k, &buckets),
-            });
+                true => programs_up_to(&calls, self.max_k, &buckets)?,
+                false => programs_exactly(&calls, self.max_k, &buckets)?,
+            })?;
         }
         Ok(specs.into_vec())
     }
@@ -144,7 +145,7 @@ pub fn compile_ahead(
         log::warn!("{reason}");
     }
 
-    let written = Mutex::new(Vec::with_capacity(specs.len()));
+    let written = Mutex::new(memory::with_capacity(specs.len(), "the list of the written programs")?);
     parallel::for_each(&specs, |spec| {
         let program = plugin_thread::run_maker(|| compiler.provide(spec, &directory, options))??;
         progress(&program);
@@ -152,7 +153,8 @@ pub fn compile_ahead(
         Ok(())
     })?;
     let written = written.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let files: Vec<PathBuf> = written.iter().map(|program| program.file.clone()).collect();
+    let files = written.iter().map(|program| Ok(program.file.clone()));
+    let files = memory::collected(written.len(), "the list of the written programs", files)?;
     for (level, message) in directory.enforce_capacity(&files) {
         log::log!(level, "{message}");
     }

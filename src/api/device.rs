@@ -31,6 +31,7 @@ use crate::backend::pjrt::device_parameters::DeviceParameters;
 use crate::batch::{check_vocab, CallOptions};
 use crate::dtype::{Dtype, Logits};
 use crate::error::Error as InternalError;
+use crate::memory;
 use crate::pjrt;
 use crate::plan::Entry;
 use crate::sampler;
@@ -151,9 +152,15 @@ impl Call {
     /// with [`HostNumbers::All`].
     pub fn tokens_with_status(&self) -> Result<Sampled, Error> {
         let outcomes = self.inner.outcomes()?;
+        let rows = outcomes.len();
+        let status = outcomes.iter().map(|outcome| Ok(RowStatus::from_bits(outcome.status)));
         Ok(Sampled {
-            tokens: outcomes.iter().map(|outcome| outcome.next_token).collect(),
-            row_status: outcomes.iter().map(|outcome| RowStatus::from_bits(outcome.status)).collect(),
+            tokens: memory::collected(
+                rows,
+                "the tokens",
+                outcomes.iter().map(|outcome| Ok(outcome.next_token)),
+            )?,
+            row_status: memory::collected(rows, "the statuses of the rows", status)?,
         })
     }
 

@@ -149,10 +149,14 @@ pub(super) unsafe fn call_options(
     // SAFETY: not null; the caller guarantees struct_size.
     let options = unsafe { read_struct(memory, options)? };
     check_reserved(options.reserved, "reserved", "nuc_call_options.reserved")?;
-    let replace_val =
-        flagged(options.use_replace_val, "use_replace_val", options.replace_val, "replace_val")?;
+    call_options_of(options.keep_ties, options.use_replace_val, options.replace_val)
+}
+
+/// Returns the options of a call from the fields of a struct.
+pub(super) fn call_options_of(keep_ties: i32, use_replace_val: i32, replace_val: f32) -> Result<CallOptions> {
+    let replace_val = flagged(use_replace_val, "use_replace_val", replace_val, "replace_val")?;
     Ok(CallOptions {
-        stable: !flag(options.keep_ties, "keep_ties")?,
+        stable: !flag(keep_ties, "keep_ties")?,
         replace_val: replace_val.unwrap_or(CallOptions::default().replace_val),
     })
 }

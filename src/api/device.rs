@@ -203,12 +203,7 @@ impl Sampler {
     /// Wraps a buffer of the caller, which stays the caller's. `buffer` is a buffer of the sampler's client:
     /// `[num_rows, vocab]` or `[num_rows, 1, vocab]`.
     pub fn borrow_buffer(&self, buffer: BufferPointer) -> Result<Buffer, Error> {
-        let client = self.inner.client().ok_or_else(|| {
-            InternalError::named_argument(
-                "sampler",
-                "the sampler uses the built-in backend, which has no device",
-            )
-        })?;
+        let client = self.inner.device_client()?;
         Ok(Buffer(buffer.buffer(client).map_err(InternalError::from)?))
     }
 

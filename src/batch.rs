@@ -114,6 +114,20 @@ pub enum RandomSource<'a> {
     },
 }
 
+impl RandomSource<'_> {
+    /// Checks that a caller does not set both sources. The arguments are whether it sets the words, and whether it sets
+    /// the seed or the offset.
+    pub(crate) fn check_only_one(words: bool, seed_or_offset: bool) -> Result<(), Error> {
+        match words && seed_or_offset {
+            true => Err(Error::named_argument(
+                "random_words",
+                "random_words and seed or offset are both set; set random_words, or seed and offset, but not both",
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Default for RandomSource<'_> {
     fn default() -> Self {
         RandomSource::Seeds { seed: None, offset: None }

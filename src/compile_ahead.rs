@@ -13,13 +13,12 @@ use crate::environment::{self, PLUGIN_VARIABLE};
 use crate::error::Error;
 use crate::kernels::program::ProgramSpec;
 use crate::kernels::{self, Target};
+use crate::memory;
 use crate::parallel;
 use crate::pjrt::{Client, Code, CompileOptions, ErrorKind, OptionValue, Plugin, Topology};
 use crate::plan::distinct::Distinct;
 use crate::plan::needed::{programs_exactly, programs_up_to};
-use crate::plan::{
-    check_device_rows, check_max_k, check_slices, Buckets, CallShape, Entry, LogitsPlace, DEFAULT_MAX_K,
-};
+use crate::plan::{check_max_k, check_rows, check_slices, Buckets, CallShape, Entry, DEFAULT_MAX_K};
 
 /// What to compile, for which system, and where to write it.
 #[derive(Clone, Debug)]
@@ -93,16 +92,13 @@ impl AheadOptions {
         check_vocab(self.calls.vocab)?;
         check_slices(&self.calls)?;
         if self.batches.is_empty() {
-            return Err(Error::argument(
-                "batches is empty, so no batch size is given; give the number of rows of each kind of call",
+            return Err(Error::named_argument(
+                "row_counts",
+                "row_counts is empty; it must have the number of rows of each kind of call",
             ));
         }
-        if self.calls.logits != LogitsPlace::Host {
-            self.batches.iter().try_for_each(|&rows| check_device_rows("row_counts", rows))?;
-        }
-        if let Some(place) = self.batches.iter().position(|&rows| rows == 0) {
-            let message = format!("row_counts[{place}] is 0; it must be at least 1");
-            return Err(Error::named_argument("row_counts", message));
+        for (place, &rows) in self.batches.iter().enumerate() {
+            check_rows("row_counts", &format!("row_counts[{place}]"), rows, self.calls.logits)?;
         }
         if self.calls.entry == Entry::Reference {
             return Err(Error::argument(
@@ -114,9 +110,9 @@ impl AheadOptions {
         for &batch in &self.batches {
             let calls = CallShape { batch, ..self.calls };
             specs.extend(match self.smaller_batches {
-                true => programs_up_to(&calls, self.max_k, &buckets),
-                false => programs_exactly(&calls, self.max_k, &buckets),
-            });
+                true => programs_up_to(&calls, self.max_k, &buckets)?,
+                false => programs_exactly(&calls, self.max_k, &buckets)?,
+            })?;
         }
         Ok(specs.into_vec())
     }
@@ -149,7 +145,7 @@ pub fn compile_ahead(
         log::warn!("{reason}");
     }
 
-    let written = Mutex::new(Vec::with_capacity(specs.len()));
+    let written = Mutex::new(memory::with_capacity(specs.len(), "the list of the written programs")?);
     parallel::for_each(&specs, |spec| {
         let program = plugin_thread::run_maker(|| compiler.provide(spec, &directory, options))??;
         progress(&program);
@@ -157,7 +153,8 @@ pub fn compile_ahead(
         Ok(())
     })?;
     let written = written.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let files: Vec<PathBuf> = written.iter().map(|program| program.file.clone()).collect();
+    let files = written.iter().map(|program| Ok(program.file.clone()));
+    let files = memory::collected(written.len(), "the list of the written programs", files)?;
     for (level, message) in directory.enforce_capacity(&files) {
         log::log!(level, "{message}");
     }

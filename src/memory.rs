@@ -28,6 +28,15 @@ pub(crate) fn with_capacity<T>(capacity: usize, purpose: &str) -> Result<Vec<T>,
     Ok(list)
 }
 
+/// Appends an element. Use it for a list whose length is not known before.
+#[cfg(feature = "pjrt")]
+pub(crate) fn push<T>(list: &mut Vec<T>, item: T, purpose: &str) -> Result<(), Error> {
+    list.try_reserve(1)
+        .map_err(|_| Error::out_of_memory((list.len() + 1).saturating_mul(size_of::<T>()), purpose))?;
+    list.push(item);
+    Ok(())
+}
+
 /// Collects the first `len` items, or returns the first error among them.
 pub(crate) fn collected<T>(
     len: usize,

@@ -19,7 +19,7 @@ pub(crate) mod needed;
 mod paths;
 
 #[cfg(feature = "pjrt")]
-pub(crate) use buckets::check_device_rows;
+pub(crate) use buckets::check_rows;
 #[cfg(feature = "pjrt")]
 pub use buckets::{Buckets, LARGEST_BUCKET, LARGEST_DEFAULT_BUCKET, LARGEST_NUM_BUCKETS};
 pub use call_shape::{CallShape, LogitsPlace};

@@ -7,7 +7,7 @@
 
 use super::inputs::Inputs;
 use super::sampling::{self, draw_remainder, row_results, top_p_target, weights, Draw};
-use super::search::{gather_in_rows, positions, scale_by, top_k, TopK};
+use super::search::{gather_in_rows, gather_tiles, positions, scale_by, top_k, TopK};
 use super::wide_outputs::{full_width, Thresholds};
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
@@ -99,8 +99,7 @@ fn largest_entries(h: &Hlo, spec: &Spec, inputs: &Inputs, slots: usize) -> Value
     let padded = h.pad(inputs.keys, 1, 0, tiles * TILE - vocab, "-2147483648");
     let tile = largest(h.reduce(h.reshape(padded, &[batch, tiles, TILE]), Reduce::Max));
 
-    let starts = h.broadcast(scale_by(h, h.iota(&[batch], 0), tiles), &[batch, slots]);
-    let gathered = h.gather_rows(h.reshape(padded, &[batch * tiles, TILE]), h.add(starts, tile));
+    let gathered = gather_tiles(h, padded, TILE, tile);
     let place = largest(h.reshape(gathered, &[batch, slots * TILE]));
     let chosen_tile = gather_in_rows(h, tile, h.shr(place, TILE.trailing_zeros()));
     h.add(scale_by(h, chosen_tile, TILE), h.and(place, h.int(TILE as i32 - 1)))

@@ -32,3 +32,49 @@ pub(super) fn results(h: &Hlo, spec: &Spec, (logits, params): (Value, Value)) ->
         Path::Bounded(_) => bounded::kernel(h, spec, inputs),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::Dtype;
+    use crate::kernels::spec::{Source, Wanted};
+
+    /// Gathers with an index of 32 bits read a wrong element if the index does not fit: a device reports no error.
+    #[test]
+    fn every_index_of_a_large_program_fits_its_type() {
+        let wanted = Wanted { topk_logits: true, weights: true, slices: true };
+        for (path, batch, vocab, dtype, large) in [
+            // The keys and the cleaned logits at the kept entries.
+            (Path::Bounded(128), 256, 1 << 24, Dtype::F32, 2),
+            (Path::Bounded(128), 16_640, 131_072, Dtype::Bf16, 2),
+            (Path::Bounded(128), 128, 1 << 24, Dtype::F32, 0),
+            // Also the tiles with the largest entries.
+            (Path::Bounded(1024), 1 << 16, 1 << 24, Dtype::F32, 3),
+            (Path::Arbitrary, 1 << 16, 1 << 24, Dtype::F32, 0),
+        ] {
+            let wanted = Wanted { slices: path != Path::Arbitrary, ..wanted };
+            let spec = Spec { path, batch, vocab, dtype, stable: true, wanted, source: Source::Batch };
+            let text = emit(&spec);
+            let gathers: Vec<(bool, bool)> = text.lines().filter_map(large_and_wide).collect();
+            assert!(
+                gathers.iter().all(|(is_large, is_wide)| is_large == is_wide),
+                "{}: {gathers:?}",
+                spec.name()
+            );
+            assert_eq!(
+                gathers.iter().filter(|gather| gather.0).count(),
+                large,
+                "{}: {gathers:?}",
+                spec.name()
+            );
+        }
+    }
+
+    /// If the line is a gather: whether its table has more than 2^31 rows, and whether its indices have 64 bits.
+    fn large_and_wide(line: &str) -> Option<(bool, bool)> {
+        let types = line.split_once("stablehlo.gather\"")?.1.rsplit_once(" : (tensor<")?.1;
+        let operands = types.split_once(") -> ")?.0;
+        let rows: usize = operands.split_once('x')?.0.parse().ok()?;
+        Some((rows > 1 << 31, operands.ends_with("xui64>")))
+    }
+}

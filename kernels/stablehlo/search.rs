@@ -115,8 +115,7 @@ pub(in crate::kernels) fn first_beyond(h: &Hlo, values: Value, bound: Value) -> 
     // the result is at least n.
     let last_tile = h.int(tiles as i32 - 1);
     let clamped = h.select(h.lt(last_tile, tile), last_tile, tile);
-    let starts = scale_by(h, h.iota(&[batch], 0), tiles);
-    let inner = h.gather_rows(h.reshape(tiled, &[batch * tiles, width]), h.add(starts, clamped));
+    let inner = gather_tiles(h, tiled, width, clamped);
     let inner_sums = h.wadd(h.prefix_sum(h.convert(inner, Elem::U64)), before);
     let offset = h.count(h.not(h.wlt(bound, inner_sums)));
     let found = h.add(scale_by(h, tile, width), offset);
@@ -140,19 +139,30 @@ pub(in crate::kernels) fn positions(h: &Hlo, mask: Value, slots: usize) -> Value
     let tile = h.count(passed);
     let before = h.reduce(h.select(passed, across(sums, tiles), h.int(0)), Reduce::Max);
 
-    let starts = h.broadcast(scale_by(h, h.iota(&[batch], 0), tiles), &[batch, slots]);
-    let inner = h.prefix_sum(h.gather_rows(h.reshape(tiled, &[batch * tiles, width]), h.add(starts, tile)));
+    let inner = h.prefix_sum(gather_tiles(h, tiled, width, tile));
     let offset = h.count(h.le(inner, h.sub(slot, before)));
     h.add(scale_by(h, tile, width), offset)
 }
 
 /// Returns `values [batch, n]` at `positions [batch, m]` of each row.
 pub(in crate::kernels) fn gather_in_rows(h: &Hlo, values: Value, positions: Value) -> Value {
+    h.reshape(gather_tiles(h, values, 1, positions), &h.dims(positions))
+}
+
+/// Returns the tiles `[.., width]` at `positions [batch, ..]` of each row of `values`. The first dimension of `values`
+/// is the batch. The elements of a row are tiles of `width` elements. Positions must be in range.
+pub(in crate::kernels) fn gather_tiles(h: &Hlo, values: Value, width: usize, positions: Value) -> Value {
     let (dims, wanted) = (h.dims(values), h.dims(positions));
-    let (batch, n) = (dims[0], dims[1]);
-    let starts = h.broadcast(scale_by(h, h.iota(&[batch], 0), n), &wanted);
-    let column = h.reshape(values, &[batch * n, 1]);
-    h.reshape(h.gather_rows(column, h.add(starts, positions)), &wanted)
+    let tiles = dims[1..].iter().product::<usize>() / width;
+    let (row, table) = (h.iota(&[dims[0]], 0), [dims[0] * tiles, width]);
+    // The index of a tile counts the tiles of all rows before it. 32 bits are too few for a large batch of long rows.
+    // Other programs use 32 bits, because their indices then need less memory.
+    if table[0] > 1 << 31 {
+        let starts = h.broadcast(h.wmul(h.widen(row), h.wide(tiles as u64)), &wanted);
+        return h.gather_rows(h.reshape(values, &table), h.wadd(starts, h.widen(positions)));
+    }
+    let starts = h.broadcast(scale_by(h, row, tiles), &wanted);
+    h.gather_rows(h.reshape(values, &table), h.add(starts, positions))
 }
 
 /// Returns `value · by`.
@@ -167,4 +177,40 @@ fn tile_width(n: usize) -> usize {
         width *= 2;
     }
     width
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the operations of a program that gathers elements of rows, without the operands and results.
+    fn gather(batch: usize, n: usize) -> Vec<String> {
+        let h = &Hlo::new();
+        let (values, positions) = (h.argument(Elem::I32, &[batch, n]), h.argument(Elem::I32, &[batch, 2]));
+        gather_in_rows(h, values, positions);
+        let text = h.finish("name", &[]);
+        let operations = text.lines().filter_map(|line| line.trim().strip_prefix('%')?.split_once(" = "));
+        operations.map(|(_, operation)| operation.to_owned()).collect()
+    }
+
+    #[test]
+    fn the_indices_in_a_large_batch_have_64_bits() {
+        let types = |operations: &[String], name: &str| -> Vec<String> {
+            let named = operations.iter().filter(|operation| operation.contains(name));
+            named.map(|operation| operation.rsplit_once(" : ").expect("a type").1.to_owned()).collect()
+        };
+        let (fits, large) = (gather(2, 1 << 30), gather(3, 1 << 30));
+        for name in ["stablehlo.multiply", "stablehlo.add"] {
+            assert!(types(&fits, name).iter().all(|ty| ty.ends_with("xi32>")), "{fits:#?}");
+            assert!(types(&large, name).iter().all(|ty| ty.ends_with("xui64>")), "{large:#?}");
+        }
+        let gathers = [&fits, &large].map(|operations| types(operations, "stablehlo.gather"));
+        assert_eq!(
+            gathers.concat(),
+            [
+                "(tensor<2147483648x1xi32>, tensor<4x1xi32>) -> tensor<4x1xi32>",
+                "(tensor<3221225472x1xi32>, tensor<6x1xui64>) -> tensor<6x1xi32>",
+            ]
+        );
+    }
 }

@@ -6,7 +6,7 @@ use super::guard::guard;
 use super::handle;
 use super::memory::Memory;
 use super::options::call_options;
-use super::pointers::{bad, check_pointer, Result};
+use super::pointers::{check_pointer, Result};
 use super::structs::{initialized, read_struct};
 use super::types::*;
 use crate::batch::{
@@ -126,12 +126,7 @@ pub(super) struct Inputs {
 impl Inputs {
     pub(super) fn new(memory: &mut Memory, batch: &nuc_batch, shape: &Shape) -> Result<Inputs> {
         let has_seed_or_offset = !batch.seed.is_null() || !batch.offset.is_null();
-        if !batch.random_words.is_null() && has_seed_or_offset {
-            return bad(
-                "random_words",
-                "random_words and seed or offset are both set; set random_words, or seed and offset, but not both",
-            );
-        }
+        RandomSource::check_only_one(!batch.random_words.is_null(), has_seed_or_offset)?;
         let elements = num_elements(shape.rows, shape.vocab, shape.row_stride);
         let per_row = Some(shape.rows);
         Ok(Inputs {

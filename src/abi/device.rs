@@ -10,12 +10,12 @@ use super::enums::{check_reserved, device_result, dtype, entry, flag, host_numbe
 use super::handle::{self, Opaque};
 use super::memory::Memory;
 use super::objects::{CallObject, ParametersObject};
-use super::options::flagged;
+use super::options::{call_options_of, flagged};
 use super::pointers::{bad, check_pointer, Result};
 use super::structs::read_struct;
 use super::types::*;
 use crate::backend::pjrt::device_call::{DeviceCall, DeviceWants, HostNumbers, HostResults};
-use crate::batch::{CallOptions, RowSettings};
+use crate::batch::RowSettings;
 use crate::error::Error;
 use crate::outputs::RowOutcome;
 use crate::pjrt::Buffer;
@@ -42,12 +42,7 @@ pub(super) unsafe fn create_parameters(
 ) -> Result<ParametersObject> {
     // SAFETY: the caller guarantees the handle and the struct.
     let (sampler, options) = unsafe { (handle::borrow(sampler)?.sampler(), read_struct(memory, options)?) };
-    let replace_val =
-        flagged(options.use_replace_val, "use_replace_val", options.replace_val, "replace_val")?;
-    let call_options = CallOptions {
-        stable: !flag(options.keep_ties, "keep_ties")?,
-        replace_val: replace_val.unwrap_or(CallOptions::default().replace_val),
-    };
+    let call_options = call_options_of(options.keep_ties, options.use_replace_val, options.replace_val)?;
     call_options.check()?;
     let dtype = dtype(options.dtype)?;
     memory.check_overlap()?;

@@ -17,7 +17,7 @@ use crate::backend::pjrt::device_call::HostNumbers;
 use crate::batch::{check_vocab, CallOptions};
 use crate::compile_ahead::AheadOptions;
 use crate::pjrt::{Client, OptionValue, Plugin};
-use crate::plan::{check_device_rows, CallShape, LogitsPlace, DEFAULT_MAX_K, LARGEST_NUM_BUCKETS};
+use crate::plan::{check_rows, CallShape, LogitsPlace, DEFAULT_MAX_K, LARGEST_NUM_BUCKETS};
 use crate::sampler::{SamplerOptions, DEFAULT_CACHE_CAPACITY};
 
 /// The largest number of options for a plugin.
@@ -149,10 +149,14 @@ pub(super) unsafe fn call_options(
     // SAFETY: not null; the caller guarantees struct_size.
     let options = unsafe { read_struct(memory, options)? };
     check_reserved(options.reserved, "reserved", "nuc_call_options.reserved")?;
-    let replace_val =
-        flagged(options.use_replace_val, "use_replace_val", options.replace_val, "replace_val")?;
+    call_options_of(options.keep_ties, options.use_replace_val, options.replace_val)
+}
+
+/// Returns the options of a call from the fields of a struct.
+pub(super) fn call_options_of(keep_ties: i32, use_replace_val: i32, replace_val: f32) -> Result<CallOptions> {
+    let replace_val = flagged(use_replace_val, "use_replace_val", replace_val, "replace_val")?;
     Ok(CallOptions {
-        stable: !flag(options.keep_ties, "keep_ties")?,
+        stable: !flag(keep_ties, "keep_ties")?,
         replace_val: replace_val.unwrap_or(CallOptions::default().replace_val),
     })
 }
@@ -186,13 +190,8 @@ pub(super) unsafe fn prewarm_spec(
     let spec = unsafe { read_struct(memory, spec)? };
     check_reserved(spec.reserved, "reserved", "nuc_prewarm_spec.reserved")?;
     check_vocab(spec.vocab)?;
-    if spec.num_rows == 0 {
-        return bad("num_rows", "num_rows is 0; it must be at least 1");
-    }
     let logits = logits_place(spec.logits, spec.has_middle_dimension, spec.host_numbers)?;
-    if logits != LogitsPlace::Host {
-        check_device_rows("num_rows", spec.num_rows)?;
-    }
+    check_rows("num_rows", "num_rows", spec.num_rows, logits)?;
     let calls = CallShape {
         entry: entry(spec.path)?,
         batch: spec.num_rows,

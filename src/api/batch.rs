@@ -178,16 +178,11 @@ impl<'a> Batch<'a> {
 
     /// Checks the arrays and derives the parameters of the rows.
     pub(super) fn checked(&self) -> Result<batch::Batch<'a>, InternalError> {
-        let random = match (self.random_words, self.seed, self.offset) {
-            (None, seed, offset) => RandomSource::Seeds { seed, offset },
-            (Some(words), None, None) => RandomSource::Words(words.as_flattened()),
-            (Some(_), seed, _) => {
-                let name = if seed.is_some() { "seed" } else { "offset" };
-                return Err(InternalError::named_argument(
-                    name,
-                    format!("{name} is set, and random_words too; set only one of them"),
-                ));
-            }
+        let has_seed_or_offset = self.seed.is_some() || self.offset.is_some();
+        RandomSource::check_only_one(self.random_words.is_some(), has_seed_or_offset)?;
+        let random = match self.random_words {
+            Some(words) => RandomSource::Words(words.as_flattened()),
+            None => RandomSource::Seeds { seed: self.seed, offset: self.offset },
         };
         let arguments = RowArguments { random, ..self.arguments };
         batch::Batch::new(self.logits, self.num_rows, self.vocab, self.row_stride, &arguments, self.options)

@@ -31,6 +31,7 @@ use crate::backend::pjrt::device_parameters::DeviceParameters;
 use crate::batch::{check_vocab, CallOptions};
 use crate::dtype::{Dtype, Logits};
 use crate::error::Error as InternalError;
+use crate::memory;
 use crate::pjrt;
 use crate::plan::Entry;
 use crate::sampler;
@@ -151,9 +152,15 @@ impl Call {
     /// with [`HostNumbers::All`].
     pub fn tokens_with_status(&self) -> Result<Sampled, Error> {
         let outcomes = self.inner.outcomes()?;
+        let rows = outcomes.len();
+        let status = outcomes.iter().map(|outcome| Ok(RowStatus::from_bits(outcome.status)));
         Ok(Sampled {
-            tokens: outcomes.iter().map(|outcome| outcome.next_token).collect(),
-            row_status: outcomes.iter().map(|outcome| RowStatus::from_bits(outcome.status)).collect(),
+            tokens: memory::collected(
+                rows,
+                "the tokens",
+                outcomes.iter().map(|outcome| Ok(outcome.next_token)),
+            )?,
+            row_status: memory::collected(rows, "the statuses of the rows", status)?,
         })
     }
 
@@ -196,12 +203,7 @@ impl Sampler {
     /// Wraps a buffer of the caller, which stays the caller's. `buffer` is a buffer of the sampler's client:
     /// `[num_rows, vocab]` or `[num_rows, 1, vocab]`.
     pub fn borrow_buffer(&self, buffer: BufferPointer) -> Result<Buffer, Error> {
-        let client = self.inner.client().ok_or_else(|| {
-            InternalError::named_argument(
-                "sampler",
-                "the sampler uses the built-in backend, which has no device",
-            )
-        })?;
+        let client = self.inner.device_client()?;
         Ok(Buffer(buffer.buffer(client).map_err(InternalError::from)?))
     }
 

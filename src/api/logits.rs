@@ -73,7 +73,8 @@ impl LogitsArray {
         }
     }
 
-    /// The bits of each element, in the low bits of the result.
+    /// The bits of each element, in the low bits of the result. Like [`Vec::clone`], this ends the process if the memory
+    /// does not suffice.
     pub fn to_bits(&self) -> Vec<u32> {
         match self {
             LogitsArray::F32(values) => values.iter().map(|value| value.to_bits()).collect(),
@@ -82,7 +83,8 @@ impl LogitsArray {
         }
     }
 
-    /// The elements as f32. The conversion is exact.
+    /// The elements as f32. The conversion is exact. Like [`Vec::clone`], this ends the process if the memory does not
+    /// suffice.
     pub fn to_f32(&self) -> Vec<f32> {
         match self {
             LogitsArray::F32(values) => values.clone(),

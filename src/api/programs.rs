@@ -19,7 +19,7 @@ use crate::dtype::Dtype;
 use crate::embedding::{self, Embedding, DEFAULT_NAME};
 use crate::error::Error as InternalError;
 use crate::kernels::{Target, COLUMNS};
-use crate::plan::{self, check_device_rows, Entry, LogitsPlace, DEFAULT_MAX_K};
+use crate::plan::{self, check_rows, Entry, LogitsPlace, DEFAULT_MAX_K};
 
 pub use crate::compile_ahead::Written;
 pub use crate::pjrt::OptionValue;
@@ -84,13 +84,7 @@ impl CallShape {
 
     fn checked(&self) -> Result<&plan::CallShape, InternalError> {
         check_vocab(self.0.vocab)?;
-        match self.0.logits {
-            LogitsPlace::Device { .. } => check_device_rows("num_rows", self.0.batch)?,
-            LogitsPlace::Host if self.0.batch == 0 => {
-                return Err(InternalError::named_argument("num_rows", "num_rows is 0; it must be at least 1"))
-            }
-            LogitsPlace::Host => {}
-        }
+        check_rows("num_rows", "num_rows", self.0.batch, self.0.logits)?;
         Ok(&self.0)
     }
 }

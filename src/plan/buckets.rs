@@ -1,6 +1,7 @@
 //! The numbers of rows that programs are compiled for. Batches are padded to the next of these numbers, so that batches
 //! of all sizes need only a few programs.
 
+use super::call_shape::LogitsPlace;
 use crate::error::Error;
 
 /// The largest number in the default list.
@@ -84,15 +85,22 @@ impl Buckets {
     }
 }
 
-/// Checks the number of rows of a buffer that programs are compiled for. `name` is the argument.
-pub(crate) fn check_device_rows(name: &'static str, rows: usize) -> Result<(), Error> {
-    match (1..=LARGEST_BUCKET).contains(&rows) {
-        true => Ok(()),
-        false => Err(Error::named_argument(
-            name,
-            format!("{name} is {rows}; with logits on a device it must be 1 to {LARGEST_BUCKET}"),
-        )),
-    }
+/// Checks a number of rows that programs are compiled for. With logits on a device, it is the number of rows of their
+/// buffer. `place` is the path of the number inside the argument `name`.
+pub(crate) fn check_rows(
+    name: &'static str,
+    place: &str,
+    rows: usize,
+    logits: LogitsPlace,
+) -> Result<(), Error> {
+    let right = match logits {
+        LogitsPlace::Host if rows == 0 => "it must be at least 1".to_owned(),
+        LogitsPlace::Device { .. } if !(1..=LARGEST_BUCKET).contains(&rows) => {
+            format!("with logits on a device it must be 1 to {LARGEST_BUCKET}")
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::named_argument(name, format!("{place} is {rows}; {right}")))
 }
 
 #[cfg(test)]

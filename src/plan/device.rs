@@ -98,24 +98,24 @@ pub(super) fn programs(
     buckets: &Buckets,
     singleton: bool,
     bad_rows: bool,
-) -> (Vec<Spec>, Vec<CombineSpec>) {
+) -> Result<(Vec<Spec>, Vec<CombineSpec>), Error> {
     let paths = paths(calls, max_k);
     let (mut samplers, mut combines) = (Distinct::new(), Distinct::new());
-    samplers.extend(paths.iter().map(|&path| whole(calls, path, singleton)));
+    samplers.extend(paths.iter().map(|&path| whole(calls, path, singleton)))?;
     if let [first, second] = paths[..] {
         for rows in 1..calls.batch {
             let pair = [
                 gathered(calls, first, buckets, singleton, rows),
                 gathered(calls, second, buckets, singleton, calls.batch - rows),
             ];
-            combines.extend([combine(calls, max_k, pair.map(|spec| spec.batch))]);
-            samplers.extend(pair);
+            combines.extend([combine(calls, max_k, pair.map(|spec| spec.batch))])?;
+            samplers.extend(pair)?;
         }
     }
     if bad_rows && !paths.is_empty() {
-        combines.extend([[calls.batch, 0], [0, 0]].map(|parts| combine(calls, max_k, parts)));
+        combines.extend([[calls.batch, 0], [0, 0]].map(|parts| combine(calls, max_k, parts)))?;
     }
-    (samplers.into_vec(), combines.into_vec())
+    Ok((samplers.into_vec(), combines.into_vec()))
 }
 
 /// Returns the programs of calls whose rows all take one path.
@@ -179,8 +179,8 @@ mod tests {
         for (buckets, batch) in [(&[][..], 7), (&[2, 4], 7), (&[3], 7), (&[1, 100], 5), (&[2], 1)] {
             let buckets = Buckets::new(buckets).unwrap();
             let calls = calls(batch);
-            let (samplers, combines) = programs(&calls, MAX_K, &buckets, false, true);
-            let (_, without_bad) = programs(&calls, MAX_K, &buckets, false, false);
+            let (samplers, combines) = programs(&calls, MAX_K, &buckets, false, true).unwrap();
+            let (_, without_bad) = programs(&calls, MAX_K, &buckets, false, false).unwrap();
             for number in 0..3_usize.pow(batch as u32) {
                 let rows: Vec<_> =
                     (0..batch as u32).map(|row| rows_of[number / 3_usize.pow(row) % 3].clone()).collect();
@@ -224,7 +224,7 @@ mod tests {
     fn the_number_of_programs_is_small() {
         let count = |batch, buckets: &[usize]| {
             let (samplers, combines) =
-                programs(&calls(batch), MAX_K, &Buckets::new(buckets).unwrap(), false, true);
+                programs(&calls(batch), MAX_K, &Buckets::new(buckets).unwrap(), false, true).unwrap();
             (samplers.len(), combines.len())
         };
         assert_eq!(count(8, &[]), (2 + 8, 7 + 2));

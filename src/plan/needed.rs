@@ -1,29 +1,39 @@
 //! The sets of programs that calls can need, for prewarming and for compiling ahead of time.
 
 use super::buckets::Buckets;
+use super::distinct::PURPOSE;
 use super::paths::{paths, program};
 use super::{device, CallShape, LogitsPlace};
+use crate::error::Error;
 use crate::kernels::program::ProgramSpec;
 use crate::kernels::Spec;
+use crate::memory;
 
 /// Returns every program that these calls can need. With logits on the host, the calls have any number of rows up to
 /// `calls.batch`. With logits on the device, the calls have exactly `calls.batch` rows. The programs that copy logits
 /// to the row-major layout are not included.
-pub(crate) fn programs_up_to(calls: &CallShape, max_k: usize, buckets: &Buckets) -> Vec<ProgramSpec> {
-    match calls.logits {
-        LogitsPlace::Host => sampling(host_programs(calls, max_k, buckets.up_to(calls.batch))),
-        LogitsPlace::Device { singleton, bad_rows } => {
-            let (samplers, combines) = device::programs(calls, max_k, buckets, singleton, bad_rows);
-            let mut programs = sampling(samplers);
-            programs.extend(combines.into_iter().map(ProgramSpec::Combine));
-            programs
-        }
-    }
+pub(crate) fn programs_up_to(
+    calls: &CallShape,
+    max_k: usize,
+    buckets: &Buckets,
+) -> Result<Vec<ProgramSpec>, Error> {
+    let LogitsPlace::Device { singleton, bad_rows } = calls.logits else {
+        return sampling(host_programs(calls, max_k, buckets.up_to(calls.batch)));
+    };
+    let (samplers, combines) = device::programs(calls, max_k, buckets, singleton, bad_rows)?;
+    let mut programs = memory::with_capacity(samplers.len() + combines.len(), PURPOSE)?;
+    programs.extend(samplers.into_iter().map(ProgramSpec::Sampling));
+    programs.extend(combines.into_iter().map(ProgramSpec::Combine));
+    Ok(programs)
 }
 
 /// Returns the programs that these calls can need if they have exactly `calls.batch` rows and all rows take the same
 /// path.
-pub(crate) fn programs_exactly(calls: &CallShape, max_k: usize, buckets: &Buckets) -> Vec<ProgramSpec> {
+pub(crate) fn programs_exactly(
+    calls: &CallShape,
+    max_k: usize,
+    buckets: &Buckets,
+) -> Result<Vec<ProgramSpec>, Error> {
     if let LogitsPlace::Device { singleton, .. } = calls.logits {
         return sampling(device::whole_programs(calls, max_k, singleton));
     }
@@ -39,8 +49,8 @@ pub(crate) fn programs_exactly(calls: &CallShape, max_k: usize, buckets: &Bucket
     sampling(host_programs(calls, max_k, &sizes))
 }
 
-fn sampling(specs: Vec<Spec>) -> Vec<ProgramSpec> {
-    specs.into_iter().map(ProgramSpec::Sampling).collect()
+fn sampling(specs: Vec<Spec>) -> Result<Vec<ProgramSpec>, Error> {
+    memory::collected(specs.len(), PURPOSE, specs.into_iter().map(|spec| Ok(ProgramSpec::Sampling(spec))))
 }
 
 fn host_programs(calls: &CallShape, max_k: usize, sizes: &[usize]) -> Vec<Spec> {
@@ -69,10 +79,10 @@ mod tests {
         logits: LogitsPlace::Host,
     };
 
-    type List = fn(&CallShape, usize, &Buckets) -> Vec<ProgramSpec>;
+    type List = fn(&CallShape, usize, &Buckets) -> Result<Vec<ProgramSpec>, Error>;
 
     fn sizes(batch: usize, buckets: &[usize], list: List) -> Vec<usize> {
-        let programs = list(&CallShape { batch, ..CALLS }, 128, &Buckets::new(buckets).unwrap());
+        let programs = list(&CallShape { batch, ..CALLS }, 128, &Buckets::new(buckets).unwrap()).unwrap();
         programs
             .iter()
             .map(|program| match program {
@@ -132,7 +142,7 @@ mod tests {
         let options = CallOptions { stable, ..CallOptions::default() };
         let batch = Batch::from_params(Logits::F32(&logits), vocab, 0, rows, options).unwrap();
         check_entry(entry, 128, &batch, wanted.slices).unwrap();
-        let prewarmed = programs_up_to(calls, 128, buckets);
+        let prewarmed = programs_up_to(calls, 128, buckets).unwrap();
         let pieces = pieces(entry, 128, buckets, &batch, wanted).unwrap();
         for piece in &pieces {
             assert!(prewarmed.contains(&ProgramSpec::Sampling(piece.spec)), "{:?}", piece.spec);

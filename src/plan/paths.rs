@@ -13,6 +13,9 @@ use crate::semantics::params::RowParams;
 // The TPU kernels support every allowed `max_k`. So every call on a known TPU has a kernel.
 const _: () = assert!(LARGEST_MAX_K <= tpu::LARGEST_SLOTS);
 
+/// The purpose of the allocations in this file, for error messages.
+const PURPOSE: &str = "the plan of a batch";
+
 /// Rows that run as one program call, by their index in the caller's batch.
 pub(crate) struct Piece {
     pub(crate) spec: Spec,
@@ -39,7 +42,7 @@ pub(crate) fn paths_of_rows<'r>(
             }
         }))
     };
-    memory::collected(calls.batch, "the plan of a batch", rows.enumerate().map(path_of_row))
+    memory::collected(calls.batch, PURPOSE, rows.enumerate().map(path_of_row))
 }
 
 /// Whether the bounded path can sample a row. The path can sample every greedy row if the caller does not want the
@@ -104,13 +107,16 @@ pub(crate) fn pieces(
         wanted,
         logits: LogitsPlace::Host,
     };
-    let mut pieces = Vec::new();
-    for path in paths(&calls, max_k) {
-        let mut rows = memory::with_capacity(batch.len(), "the plan of a batch")?;
+    let (paths, largest) = (paths(&calls, max_k), buckets.largest());
+    // Every path can have one piece that is not full.
+    let mut pieces = memory::with_capacity(batch.len() / largest + paths.len(), PURPOSE)?;
+    for path in paths {
+        let mut rows = memory::with_capacity(batch.len(), PURPOSE)?;
         rows.extend((0..batch.len()).filter(|&row| path_of(&calls, max_k, &batch.rows()[row]) == path));
-        for rows in rows.chunks(buckets.largest()) {
+        for rows in rows.chunks(largest) {
             let spec = program(&calls, path, buckets.of_piece(rows.len()));
-            pieces.push(Piece { spec, rows: rows.to_vec() });
+            let rows = memory::collected(rows.len(), PURPOSE, rows.iter().copied().map(Ok))?;
+            pieces.push(Piece { spec, rows });
         }
     }
     Ok(pieces)

@@ -36,6 +36,11 @@ impl Sampler {
         }
     }
 
+    /// Like [`client`](Sampler::client). Fails on the built-in backend.
+    pub(crate) fn device_client(&self) -> Result<&Arc<pjrt::Client>, Error> {
+        Ok(self.pjrt()?.client())
+    }
+
     /// Creates the parameters for batches of logits that are on the device: `rows` rows of `vocab` logits. Each row has
     /// the default settings. Fails on the built-in backend.
     pub fn device_parameters(

@@ -54,8 +54,8 @@ fn lengths_of_parameters_are_checked() {
     assert_eq!(argument(sampler.sample(&batch().offset(&[1]))), "offset");
     assert_eq!(argument(sampler.sample(&batch().random_words(&[[0; 4]]))), "random_words");
     let both = batch().random_words(&[[0; 4]; 2]);
-    assert_eq!(argument(sampler.sample(&both.seed(&[1, 2]))), "seed");
-    assert_eq!(argument(sampler.sample(&both.offset(&[1, 2]))), "offset");
+    assert_eq!(argument(sampler.sample(&both.seed(&[1, 2]))), "random_words");
+    assert_eq!(argument(sampler.sample(&both.offset(&[1, 2]))), "random_words");
     assert_eq!(argument(sampler.sample(&batch().replace_val(f32::NAN))), "replace_val");
 }
 

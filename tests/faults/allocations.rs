@@ -46,12 +46,22 @@ fn check(subject: Subject) {
 struct Step {
     name: String,
     setup: Setup<'static>,
-    /// The call, or `None` for the creation of a sampler.
-    call: Option<(Problem, Arrays)>,
+    action: Action,
     /// Whether the sampler runs the call once before the allocation fails.
     warm: bool,
     /// The smallest size of an allocation that fails.
     least: usize,
+}
+
+/// The operation of a [`Step`].
+#[allow(clippy::large_enum_variant)]
+enum Action {
+    /// The creation of a sampler.
+    Create,
+    /// A call, and its correct arrays.
+    Call(Problem, Arrays),
+    /// A prewarm for logits on a device. Its programs do not fit the cache, so it compiles nothing.
+    Prewarm(Problem),
 }
 
 /// In the child: runs the cases from number `from` to the last one.
@@ -88,7 +98,15 @@ pub(crate) fn run_cases(subject: Subject, from: usize) {
 }
 
 fn setup(plugin: Option<&'static std::path::Path>, num_threads: usize) -> Setup<'static> {
-    Setup { plugin, client: None, program_dir: None, write_programs: false, max_k: MAX_K, num_threads }
+    Setup {
+        plugin,
+        client: None,
+        program_dir: None,
+        write_programs: false,
+        max_k: MAX_K,
+        num_threads,
+        row_buckets: &[],
+    }
 }
 
 fn builtin_steps() -> Vec<Step> {
@@ -112,6 +130,20 @@ fn plugin_steps() -> Vec<Step> {
     let setup = setup(Some(path), 1);
     let mut steps = sampling_steps("", setup, &[Entry::Automatic, Entry::Bounded]);
     steps.push(Step::create("create".to_owned(), setup));
+    // The lists of a call with many rows, and those of a call with many pieces.
+    for (rows, row_buckets) in [(2048, &[1, 1024][..]), (1024, &[1])] {
+        let k = [0, 5, 8, 1].into_iter().cycle().take(rows).collect();
+        let problem = Problem { entry: Entry::Automatic, vocab: 8, k, wide: Wide::Full, offset: 0 };
+        let name = format!("{rows} rows in pieces of {row_buckets:?}");
+        steps.push(Step::call(name, Setup { row_buckets, ..setup }, problem));
+    }
+    // A piece of a buffer can have any number of rows. So the list of programs is long.
+    let row_buckets = &[1];
+    let problem =
+        Problem { entry: Entry::Automatic, vocab: 2000, k: vec![0; 2048], wide: Wide::Full, offset: 0 };
+    let setup = Setup { row_buckets, ..setup };
+    let name = "prewarm for 2048 rows on a device".to_owned();
+    steps.push(Step { name, setup, action: Action::Prewarm(problem), warm: false, least: LEAST });
     steps
 }
 
@@ -126,23 +158,26 @@ fn sampling_steps(name: &str, setup: Setup<'static>, entries: &[Entry]) -> Vec<S
             wide: if bounded { Wide::Slices } else { Wide::Full },
             offset: 0,
         };
-        let right = problem.expected(MAX_K);
-        let call = Some((problem, right));
-        Step { name: format!("{name}{entry:?} call"), setup, call, warm: false, least: LEAST }
+        Step::call(format!("{name}{entry:?} call"), setup, problem)
     };
     entries.iter().map(step).collect()
 }
 
 impl Step {
     fn create(name: String, setup: Setup<'static>) -> Step {
-        Step { name, setup, call: None, warm: false, least: LEAST }
+        Step { name, setup, action: Action::Create, warm: false, least: LEAST }
+    }
+
+    fn call(name: String, setup: Setup<'static>, problem: Problem) -> Step {
+        let right = problem.expected(MAX_K);
+        Step { name, setup, action: Action::Call(problem, right), warm: false, least: LEAST }
     }
 
     /// Creates a sampler and runs the call once.
     fn warm_sampler(&self) -> Handle {
         let (outcome, handle) = self.setup.create();
         let handle = handle.expect(&outcome.message);
-        if let Some((problem, right)) = &self.call {
+        if let Action::Call(problem, right) = &self.action {
             assert_eq!(&problem.sample(&handle, MAX_K).1, right, "{}", self.name);
         }
         handle
@@ -151,7 +186,11 @@ impl Step {
     /// Runs the call and lets its `n`-th allocation fail. Returns the findings, and whether the call had an `n`-th
     /// allocation.
     fn run(&self, n: i64, shared: Option<&Handle>) -> (Vec<String>, bool) {
-        let Some((problem, right)) = &self.call else { return self.run_create(n) };
+        let (problem, right) = match &self.action {
+            Action::Create => return self.run_create(n),
+            Action::Prewarm(problem) => return self.run_prewarm(n, problem, shared.expect("a sampler")),
+            Action::Call(problem, right) => (problem, right),
+        };
         // The built-in backend keeps its scratch memory. So only a new sampler allocates all of it.
         let create =
             || if self.warm { self.warm_sampler() } else { self.setup.create().1.expect("a sampler") };
@@ -178,6 +217,16 @@ impl Step {
         if let Some(fresh) = fresh {
             assert!(fresh.destroy().is_ok());
         }
+        (findings, refused)
+    }
+
+    fn run_prewarm(&self, n: i64, problem: &Problem, handle: &Handle) -> (Vec<String>, bool) {
+        let (outcome, refused) = refuse(n, self.least, || handle.prewarm(problem, NUC_LOGITS_ON_DEVICE));
+        let fits = match refused {
+            true => outcome.status == NUC_OUT_OF_MEMORY,
+            false => outcome.status == NUC_INVALID_ARGUMENT && outcome.message.contains("cache_capacity"),
+        };
+        let findings = if fits { vec![] } else { vec![format!("{outcome:?}, refused: {refused}")] };
         (findings, refused)
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) write_programs: bool,
     pub(crate) max_k: usize,
     pub(crate) num_threads: usize,
+    /// Empty for the default.
+    pub(crate) row_buckets: &'a [usize],
 }
 
 /// A sampler. The test destroys it explicitly.
@@ -94,6 +96,8 @@ impl Setup<'_> {
             }
             options.max_k = self.max_k;
             options.num_threads = self.num_threads;
+            options.row_buckets = self.row_buckets.as_ptr();
+            options.num_row_buckets = self.row_buckets.len();
             options.program_dir = pointer(&program_dir);
             options.write_programs = i32::from(self.write_programs);
             Outcome::of(|error| nuc_sampler_create(&options, &mut sampler, error))
@@ -108,7 +112,7 @@ impl Handle {
         Outcome::of(|error| unsafe { nuc_sampler_destroy(self.0, error) })
     }
 
-    pub(crate) fn prewarm(&self, problem: &Problem) -> Outcome {
+    pub(crate) fn prewarm(&self, problem: &Problem, logits: nuc_logits_place) -> Outcome {
         let spec = nuc_prewarm_spec {
             struct_size: size_of::<nuc_prewarm_spec>(),
             path: problem.entry as i32,
@@ -120,6 +124,7 @@ impl Handle {
                 Wide::Full => NUC_DEBUG_TOPK_LOGITS | NUC_DEBUG_TOPK_TOPP_PROBS,
                 Wide::Slices => NUC_DEBUG_TOPK_LOGITS | NUC_DEBUG_TOPK_TOPP_PROBS | NUC_DEBUG_K_SLICES,
             },
+            logits,
             ..unsafe { std::mem::zeroed() }
         };
         Outcome::of(|error| unsafe { nuc_prewarm(self.0, &spec, error) })
@@ -288,6 +293,7 @@ impl Problem {
             write_programs: false,
             max_k,
             num_threads: 1,
+            row_buckets: &[],
         };
         let sampler = setup.create().1.expect("a built-in sampler");
         let (outcome, arrays) = self.sample(&sampler, max_k);

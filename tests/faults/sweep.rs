@@ -157,6 +157,7 @@ impl Script {
             write_programs: self.scenario == Scenario::Cold,
             max_k: MAX_K,
             num_threads: 1,
+            row_buckets: &[],
         }
     }
 
@@ -238,7 +239,7 @@ impl Script {
         check("create", created);
         if let Some(handle) = handle {
             let arbitrary = Problem { entry: Entry::Arbitrary, k: vec![0], ..self.calls[0].0.clone() };
-            check("prewarm", handle.prewarm(&arbitrary));
+            check("prewarm", handle.prewarm(&arbitrary, NUC_LOGITS_ON_HOST));
             check("describe", handle.describe());
             findings.extend(self.sample(&handle, &judge));
             let happened = self.proxy.fired() > 0;

@@ -150,7 +150,7 @@ fn wrong_prewarms_are_refused() {
     refuses("has_middle_dimension", nuc_prewarm_spec { has_middle_dimension: 2, ..device_spec(1) }, "0 or 1");
     refuses("reserved", nuc_prewarm_spec { reserved: 1, ..spec(1) }, "nuc_prewarm_spec.reserved");
     refuses("num_rows", device_spec(65_537), "1 to 65536");
-    refuses("num_rows", device_spec(0), "at least 1");
+    refuses("num_rows", device_spec(0), "num_rows is 0; with logits on a device it must be 1 to 65536");
     // Every call of these shapes fails, so no program is compiled for them.
     let slices = NUC_DEBUG_K_SLICES;
     let arbitrary = nuc_prewarm_spec { path: NUC_PATH_ARBITRARY, debug_arrays: slices, ..spec(1) };

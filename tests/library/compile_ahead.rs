@@ -654,10 +654,20 @@ fn wrong_options_are_named() {
     fs::write(&file, b"").unwrap();
     let message = |options: &AheadOptions| compile_ahead(options, &|_| {}).unwrap_err().to_string();
     let zero_vocab = CallShape { vocab: 0, ..good.calls };
+    let logits = LogitsPlace::Device { singleton: false, bad_rows: false };
+    let on_device = CallShape { logits, ..good.calls };
     let reference = CallShape { entry: Entry::Reference, ..good.calls };
     for (options, words) in [
-        (AheadOptions { batches: vec![], ..good.clone() }, "no batch size"),
+        (AheadOptions { batches: vec![], ..good.clone() }, "row_counts is empty"),
         (AheadOptions { batches: vec![1, 0], ..good.clone() }, "row_counts[1] is 0"),
+        (
+            AheadOptions { batches: vec![1, 65_536, 70_000], calls: on_device, ..good.clone() },
+            "row_counts[2] is 70000; with logits on a device it must be 1 to 65536",
+        ),
+        (
+            AheadOptions { batches: vec![1, 0], calls: on_device, ..good.clone() },
+            "row_counts[1] is 0; with logits",
+        ),
         (AheadOptions { calls: zero_vocab, ..good.clone() }, "vocab is 0"),
         (AheadOptions { calls: reference, ..good.clone() }, "reference"),
         (AheadOptions { max_k: 2000, ..good.clone() }, "max_k is 2000"),

@@ -50,6 +50,9 @@ use crate::outputs::{Outputs, RowOutcome};
 use crate::pjrt::{Client, Executable, Launch, OptionValue, Plugin};
 use crate::plan::{self, Buckets, Entry, Piece};
 
+/// The purpose of allocations, for error messages.
+const PIECES: &str = "the pieces of a batch";
+
 /// A client of a plugin, one of its devices, and the programs compiled for it. Thread-safe.
 ///
 /// The compiler runs on separate threads, because it needs a large stack. The other calls into the plugin run on the
@@ -163,17 +166,15 @@ impl PjrtBackend {
         let slots_wanted = if wanted.slices { max_k } else { 0 };
         let pieces = plan::pieces(entry, max_k, &self.buckets, batch, wanted)?;
         let programs = self.programs_of(&pieces)?;
-        let launches = pieces
-            .iter()
-            .zip(&programs)
-            .map(|(piece, program)| self.launch(piece, program, batch))
-            .collect::<Result<Vec<_>, Error>>()?;
+        let launches =
+            pieces.iter().zip(&programs).map(|(piece, program)| self.launch(piece, program, batch));
+        let launches = memory::collected(pieces.len(), PIECES, launches)?;
         timer.enqueued();
         let answers = pieces
             .iter()
             .zip(launches)
-            .map(|(piece, launch)| Answer::fetch(piece, &launch.wait()?, batch, slots_wanted))
-            .collect::<Result<Vec<_>, Error>>()?;
+            .map(|(piece, launch)| Answer::fetch(piece, &launch.wait()?, batch, slots_wanted));
+        let answers = memory::collected(pieces.len(), PIECES, answers)?;
         write(&pieces, &answers, batch, outputs)?;
         timer.ended(&self.latencies);
         Ok(())
@@ -182,7 +183,7 @@ impl PjrtBackend {
     /// Returns the programs of all pieces. Equal programs are looked up once. So a program that the cache cannot keep
     /// is compiled only once.
     fn programs_of(&self, pieces: &[Piece]) -> Result<Vec<Arc<Executable>>, Error> {
-        let mut programs: Vec<Arc<Executable>> = Vec::new();
+        let mut programs: Vec<Arc<Executable>> = memory::with_capacity(pieces.len(), PIECES)?;
         for piece in pieces {
             let same = pieces[..programs.len()].iter().position(|other| other.spec == piece.spec);
             programs.push(match same {

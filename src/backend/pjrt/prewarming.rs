@@ -38,7 +38,7 @@ impl Job {
         max_k: usize,
         num_threads: usize,
     ) -> Result<Job, Error> {
-        let programs = needed::programs_up_to(calls, max_k, backend.buckets());
+        let programs = needed::programs_up_to(calls, max_k, backend.buckets())?;
         let _pins = backend.programs.pin(&programs)?;
         Ok(Job { backend: backend.clone(), programs, num_threads, _pins })
     }

@@ -33,6 +33,19 @@ impl Dtype {
         }
     }
 
+    /// The number of lowest bits of an order key that have no meaning for this type: see
+    /// [`short_key`](crate::semantics::narrow_keys::short_key).
+    #[doc(hidden)]
+    pub fn unused_key_bits(self) -> u32 {
+        // In f32, a subnormal f16 number is a normal number with a shorter mantissa. So its lowest bits have no meaning
+        // either.
+        match self {
+            Dtype::F32 => 0,
+            Dtype::Bf16 => 16,
+            Dtype::F16 => 13,
+        }
+    }
+
     /// `value` rounded to this type (to nearest, ties to even), as bits.
     #[doc(hidden)]
     pub fn round(self, value: f32) -> u32 {

@@ -9,7 +9,7 @@ use crate::kernels::spec::Spec;
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Memory, Value, LANES};
 use crate::semantics::arith::Arith;
-use crate::semantics::narrow_keys::{full_key, short_key, unused_bits};
+use crate::semantics::narrow_keys::{full_key, short_key};
 
 /// Represents "no entry" in a search for the least index. It is larger than every index, and a float represents it
 /// exactly.
@@ -59,7 +59,7 @@ impl Context<'_> {
     /// Shortens an order key to the bits that logits of this type need. Short keys have the same order as full keys.
     pub(super) fn short_key(&self, key: Value) -> Value {
         match self.spec.dtype {
-            Dtype::Bf16 => short_key(self.k, key, unused_bits(Dtype::Bf16)),
+            Dtype::Bf16 => short_key(self.k, key, Dtype::Bf16.unused_key_bits()),
             Dtype::F32 | Dtype::F16 => key,
         }
     }
@@ -67,7 +67,7 @@ impl Context<'_> {
     /// Returns the order key that [`short_key`](Context::short_key) shortened.
     pub(super) fn full_key(&self, short: Value) -> Value {
         match self.spec.dtype {
-            Dtype::Bf16 => full_key(self.k, short, unused_bits(Dtype::Bf16)),
+            Dtype::Bf16 => full_key(self.k, short, Dtype::Bf16.unused_key_bits()),
             Dtype::F32 | Dtype::F16 => short,
         }
     }

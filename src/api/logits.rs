@@ -73,8 +73,8 @@ impl LogitsArray {
         }
     }
 
-    /// The bits of each element, in the low bits of the result. Like [`Vec::clone`], this ends the process if the memory
-    /// does not suffice.
+    /// The bits of each element, in the low bits of the result. Like [`Vec::clone`], this ends the process if the
+    /// memory does not suffice.
     pub fn to_bits(&self) -> Vec<u32> {
         match self {
             LogitsArray::F32(values) => values.iter().map(|value| value.to_bits()).collect(),

@@ -7,7 +7,6 @@
 //! [`short_key`] shortens the 32-bit key of a cleaned logit, and [`full_key`] restores it.
 
 use super::arith::Arith;
-use crate::dtype::Dtype;
 
 /// The bits of +inf in f32.
 const F32_INFINITY: i32 = 0x7f80_0000;
@@ -21,7 +20,7 @@ pub fn narrow_key<A: Arith>(a: A, bits: A::Int) -> A::Int {
 }
 
 /// The order key of a cleaned logit without its lowest `unused` bits, which have no meaning. The order stays the same.
-/// `unused` is [`unused_bits`] of the type of the logit.
+/// `unused` is [`Dtype::unused_key_bits`](crate::dtype::Dtype::unused_key_bits) of the type of the logit.
 ///
 /// The lowest bits of the full key are 0 for +0 and positive values. They are 1 for negative values and for the largest
 /// finite f32, which replaces +inf. If they are 1, adding 1 carries into the other bits. Otherwise the other bits do
@@ -44,22 +43,12 @@ pub fn full_key<A: Arith>(a: A, short: A::Int, unused: u32) -> A::Int {
     a.sub(a.shl(short, unused), a.select(ones, a.int(1), a.int(0)))
 }
 
-/// The number of lowest bits of an order key that have no meaning for this type.
-pub fn unused_bits(dtype: Dtype) -> u32 {
-    // In f32, a subnormal f16 number is a normal number with a shorter mantissa. So its lowest bits have no meaning
-    // either.
-    match dtype {
-        Dtype::F32 => 0,
-        Dtype::Bf16 => 16,
-        Dtype::F16 => 13,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::arith::Scalar;
     use super::super::clean::{clean, is_nan, order_key, widen_bf16, widen_f16};
     use super::*;
+    use crate::dtype::Dtype;
 
     /// Every bit pattern of a 16-bit type, with its f32 bits.
     fn patterns(widen: fn(Scalar, i32) -> i32) -> impl Iterator<Item = (u16, i32)> {
@@ -91,7 +80,7 @@ mod tests {
     #[test]
     fn short_keys_order_like_the_full_keys_and_restore_them() {
         for (dtype, widen) in [(Dtype::Bf16, widen_bf16 as fn(Scalar, i32) -> i32), (Dtype::F16, widen_f16)] {
-            let unused = unused_bits(dtype);
+            let unused = dtype.unused_key_bits();
             let mut keys: Vec<i32> =
                 patterns(widen).map(|(_, wide)| order_key(Scalar, clean(Scalar, wide))).collect();
             keys.sort_unstable();
@@ -103,7 +92,7 @@ mod tests {
                 assert_eq!(full_key(Scalar, short, unused), key, "{key:#x}");
             }
         }
-        let unused = unused_bits(Dtype::F32);
+        let unused = Dtype::F32.unused_key_bits();
         assert_eq!((short_key(Scalar, -5, unused), full_key(Scalar, -5, unused)), (-5, -5));
     }
 }

@@ -3,13 +3,13 @@
 use crate::dtype::Dtype;
 use crate::ptx::{Int, Ptx};
 use crate::semantics::arith::Arith;
-use crate::semantics::narrow_keys::{full_key, short_key, unused_bits};
+use crate::semantics::narrow_keys::{full_key, short_key};
 
 /// The positions of the keys of a row. A smaller key has a larger position. The values of a 16-bit type use only a few
 /// of the keys. So the low bits of their positions have no meaning, and a search can ignore these bits.
 pub(super) struct Positions<'k> {
     k: &'k Ptx,
-    /// The number of low bits of a key that have no meaning: see [`unused_bits`].
+    /// The number of low bits of a key that have no meaning: see [`Dtype::unused_key_bits`].
     unused: u32,
     /// The short key of the maximum.
     first: Int,
@@ -19,7 +19,7 @@ pub(super) struct Positions<'k> {
 
 impl<'k> Positions<'k> {
     pub(super) fn new(k: &'k Ptx, dtype: Dtype, max_key: Int) -> Positions<'k> {
-        let unused = unused_bits(dtype);
+        let unused = dtype.unused_key_bits();
         let first = short_key(k, max_key, unused);
         Positions { k, unused, first, zero: k.shl(first, unused) }
     }

@@ -61,8 +61,9 @@
  *   Structs. Every struct has a macro that initializes it: `nuc_batch batch = NUC_BATCH_INIT;`. A field that is zero
  *   has its default. In a language without these macros, set the struct to zero, then set struct_size to its size.
  *   A newer library supports callers that were compiled with an older header, because struct_size states which fields
- *   the caller has. A larger size (up to 4096) is that of a newer header: all bytes after the fields that this library
- *   knows must be zero. Any other size is an error.
+ *   the caller has. The size must be that of a version of the struct. If it is larger than the struct of this library
+ *   (at most 4096), the header is newer: all bytes after the fields that this library knows must be zero. Any other
+ *   size is an error.
  *
  *   Threads. Any number of threads may use the same object at the same time. No other call may use an object while a
  *   function destroys it, or afterwards. A callback of nuc_call_on_done must not destroy objects or wait. Apart from
@@ -208,7 +209,8 @@ NUC_API uint32_t nuc_abi_version(void);
 
 /**
  * The result of a call: NUC_OK or the kind of the failure. The nuc_error of the call describes the failure. A call
- * that fails writes no output except its nuc_error. A function that creates an object also sets its pointer to null.
+ * that fails writes no output except its nuc_error. If a function that creates an object fails, it sets the caller's
+ * pointer to the object to null.
  */
 typedef int32_t nuc_status;
 
@@ -242,8 +244,8 @@ enum {
     NUC_INTERNAL = 6,
     /**
      * The host or the device ran out of memory, threads or another resource. The same call can succeed later, so a
-     * server can reduce its load and try again. Every function can return it. If the host cannot even supply the few
-     * bytes that a message or a thread needs, the process ends.
+     * server can reduce its load and try again. Every function can return it. The process ends if an
+     * allocation of a few bytes fails, for example that of a message.
      */
     NUC_OUT_OF_MEMORY = 7,
     /**
@@ -428,9 +430,10 @@ typedef struct nuc_sampler_options {
     /**
      * The number of threads of the built-in backend, at most 1024. 1: only the calling thread. More: the sampler
      * starts this number of threads. At most this number of threads, including the calling thread, work on a large
-     * call. The sampler measures its first calls, so a new sampler can use fewer threads for some tens of calls. If
-     * the system cannot start all of them, the sampler logs a warning and uses the others. `platform_version` of
-     * nuc_sampler_info contains the number of threads that work on calls. 0: one thread per core, at most 1024.
+     * call. If the system cannot start all threads, the sampler logs a warning and uses the threads that started. A
+     * new sampler measures its first calls. During the first tens of calls, it can use fewer threads.
+     * `platform_version` of nuc_sampler_info contains the number of threads that work on calls. 0: one thread per
+     * core, at most 1024.
      */
     size_t num_threads;
     /**
@@ -630,7 +633,7 @@ typedef struct nuc_batch {
     nuc_dtype dtype;
     /** Must be zero. */
     int32_t reserved;
-    /** The number of rows. A call with 0 rows and a valid `vocab` succeeds and writes no output. */
+    /** The number of rows. With 0 rows, the call writes no output. The library still checks the other arguments. */
     size_t num_rows;
     /** The number of elements per row, 1 to 16777216. */
     size_t vocab;
@@ -723,8 +726,8 @@ typedef struct nuc_call_options {
  * unless a debug array shows what top-k keeps. Other rows use the arbitrary path, so one row with a large k does not
  * slow down the others. With `keep_ties` on a plugin, every row uses the arbitrary path. A row's token depends only on
  * its own logits, parameters and random words. It does not depend on the path, the other rows of the batch, or the
- * backend. But if the call requests k-slices, a row whose `top_k` does not fit max_k is not sampled: see
- * NUC_ROW_BAD_PARAMETER.
+ * backend. If the call requests k-slices, a row is sampled only if 1 <= top_k <= max_k or vocab <= max_k. Other rows
+ * get NUC_ROW_BAD_PARAMETER.
  *
  * The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any
  * other memory that the call receives, including the structs and `error`. Any number of threads may call this function

@@ -35,10 +35,10 @@
  *
  * CONVENTIONS
  *
- *   Errors. Every function that can fail, except close(), has two forms. The form `f` throws a nucleus::error. The form `try_f` throws
- *   nothing and returns a nucleus::result, which contains the value or the error. Without exceptions
- *   (-fno-exceptions) only the second form exists. Both forms do the same and write no output if they fail. Files of
- *   one program may be compiled with and without exceptions.
+ *   Errors. Every function that can fail, except close(), has two forms. The form `f` throws a nucleus::error. The form
+ *   `try_f` throws nothing and returns a nucleus::result, which contains the value or the error. Without exceptions
+ *   (-fno-exceptions) only the second form exists. Both forms do the same and write no output if they fail. Files of one
+ *   program may be compiled with and without exceptions.
  *
  *   Memory. The caller owns all arrays. Views (span, logits_view, logits_span, batch, debug_arrays) own nothing, and
  *   the library reads or writes their arrays only during the call. A temporary that owns its elements cannot become a
@@ -1098,7 +1098,7 @@ public:
     /**
      * Calls a copy of `callback` once, without arguments, when the call has ended: on a thread of the plugin, or on
      * this thread if it has already ended. The copy is destroyed after the callback has returned. nuc_done_function
-     * lists what a callback may do. It must not throw: an exception ends the process.
+     * lists what a callback may do. The callback must not throw: an exception ends the process.
      */
     template <class Callback>
     result<void> try_on_done(Callback &&callback) const

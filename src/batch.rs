@@ -115,13 +115,13 @@ pub enum RandomSource<'a> {
 }
 
 impl RandomSource<'_> {
-    /// Checks that a caller does not set both sources. The arguments are whether it sets the words, and whether it sets
-    /// the seed or the offset.
+    /// Checks that a caller does not set both sources. `words`: whether the caller sets the words. `seed_or_offset`:
+    /// whether the caller sets the seed or the offset.
     pub(crate) fn check_only_one(words: bool, seed_or_offset: bool) -> Result<(), Error> {
         match words && seed_or_offset {
             true => Err(Error::named_argument(
                 "random_words",
-                "random_words and seed or offset are both set; set random_words, or seed and offset, but not both",
+                "random_words is set, and seed or offset too; set only random_words, or only seed and offset",
             )),
             false => Ok(()),
         }

@@ -60,7 +60,7 @@ impl Attempt {
         check_process(self.process, path)?;
         if self.thread == thread::current().id() {
             return Err(Error::Misbehaved(format!(
-                "the plugin {} tried to load itself again while it was initialized",
+                "the plugin {} tried to load itself again while it was being initialized",
                 Shown(path)
             )));
         }

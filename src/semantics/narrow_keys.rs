@@ -4,7 +4,8 @@
 //! values, so 16 bits are enough to order them. A search over 16-bit keys needs half as many steps.
 //!
 //! There are two forms. [`narrow_key`] orders the raw bits of any 16-bit float type before cleaning.
-//! [`short_key`] shortens the 32-bit key of a cleaned logit, and [`full_key`] restores it.
+//! [`short_key`] shortens the 32-bit key of a cleaned logit, and [`full_key`] restores it. The short
+//! key of bf16 has 16 bits, and that of f16 has 19 bits.
 
 use super::arith::Arith;
 

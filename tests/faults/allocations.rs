@@ -117,7 +117,8 @@ fn builtin_steps() -> Vec<Step> {
         steps.push(Step::create(format!("{name}create"), setup));
         steps.extend(sampling_steps(&name, setup, &entries));
     }
-    // After the first call, a call on one thread has no allocation that cannot fail, however small it is.
+    // After the first call, a call on one thread returns an error if any of its allocations fails. So even the smallest
+    // allocations fail here.
     let warm = sampling_steps("1 thread, second ", setup(None, 1), &entries);
     steps.extend(warm.into_iter().map(|step| Step { warm: true, least: 0, ..step }));
     steps

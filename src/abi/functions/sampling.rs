@@ -24,8 +24,8 @@ use crate::plan::Entry;
 /// unless a debug array shows what top-k keeps. Other rows use the arbitrary path, so one row with a large k does not
 /// slow down the others. With `keep_ties` on a plugin, every row uses the arbitrary path. A row's token depends only on
 /// its own logits, parameters and random words. It does not depend on the path, the other rows of the batch, or the
-/// backend. But if the call requests k-slices, a row whose `top_k` does not fit max_k is not sampled: see
-/// NUC_ROW_BAD_PARAMETER.
+/// backend. If the call requests k-slices, a row is sampled only if 1 <= top_k <= max_k or vocab <= max_k. Other rows
+/// get NUC_ROW_BAD_PARAMETER.
 ///
 /// The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any
 /// other memory that the call receives, including the structs and `error`. Any number of threads may call this function

@@ -3,7 +3,8 @@
 use libc::c_char;
 
 /// The result of a call: NUC_OK or the kind of the failure. The nuc_error of the call describes the failure. A call
-/// that fails writes no output except its nuc_error. A function that creates an object also sets its pointer to null.
+/// that fails writes no output except its nuc_error. If a function that creates an object fails, it sets the caller's
+/// pointer to the object to null.
 pub type nuc_status = i32;
 
 /// The call succeeded and wrote its outputs.
@@ -25,8 +26,8 @@ pub const NUC_DEVICE_ERROR: nuc_status = 5;
 /// sampler stays usable.
 pub const NUC_INTERNAL: nuc_status = 6;
 /// The host or the device ran out of memory, threads or another resource. The same call can succeed later, so a
-/// server can reduce its load and try again. Every function can return it. If the host cannot even supply the few
-/// bytes that a message or a thread needs, the process ends.
+/// server can reduce its load and try again. Every function can return it. The process ends if an
+/// allocation of a few bytes fails, for example that of a message.
 pub const NUC_OUT_OF_MEMORY: nuc_status = 7;
 /// A file or directory could not be created, read or written, for example because the disk is full or a permission
 /// is missing. The message names it. nuc_sampler_create returns it for `program_dir`, and nuc_compile_ahead for

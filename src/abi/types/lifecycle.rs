@@ -87,9 +87,10 @@ pub struct nuc_sampler_options {
     pub cache_capacity: usize,
     /// The number of threads of the built-in backend, at most 1024. 1: only the calling thread. More: the sampler
     /// starts this number of threads. At most this number of threads, including the calling thread, work on a large
-    /// call. The sampler measures its first calls, so a new sampler can use fewer threads for some tens of calls. If
-    /// the system cannot start all of them, the sampler logs a warning and uses the others. `platform_version` of
-    /// nuc_sampler_info contains the number of threads that work on calls. 0: one thread per core, at most 1024.
+    /// call. If the system cannot start all threads, the sampler logs a warning and uses the threads that started. A
+    /// new sampler measures its first calls. During the first tens of calls, it can use fewer threads.
+    /// `platform_version` of nuc_sampler_info contains the number of threads that work on calls. 0: one thread per
+    /// core, at most 1024.
     pub num_threads: usize,
     /// A directory of compiled programs, NUL-terminated UTF-8: the output of nuc_compile_ahead or of the command
     /// `nucleus compile`, or programs that `write_programs` saved. Null or empty: the environment variable

@@ -59,7 +59,7 @@ pub struct nuc_batch {
     pub dtype: nuc_dtype,
     /// Must be zero.
     pub reserved: i32,
-    /// The number of rows. A call with 0 rows and a valid `vocab` succeeds and writes no output.
+    /// The number of rows. With 0 rows, the call writes no output. The library still checks the other arguments.
     pub num_rows: usize,
     /// The number of elements per row, 1 to 16777216.
     pub vocab: usize,

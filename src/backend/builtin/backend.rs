@@ -242,14 +242,13 @@ impl<'c> Call<'c> {
         };
         let start = Instant::now();
         let times = &self.backend.sharing_times;
-        // Without helpers, the call was not shared, and its times say nothing about shared calls.
         if schedule.parts > 1 {
+            // The passes of a row ran on several threads, even if no helper took rows.
             helpers.run_in_pool(|| helpers.share(helping, take_rows, &help));
-            if helping > 0 {
-                times.learn_fraction(start.elapsed().as_nanos() as f32 / total.nanoseconds);
-            }
+            times.learn_fraction(start.elapsed().as_nanos() as f32 / total.nanoseconds);
         } else {
             let ((own, took), arrival) = helpers.share(helping, take_rows, &help);
+            // Without helpers, only this thread worked, and its time says nothing about shared calls.
             if helping > 0 {
                 // `alone` is the estimated time of the whole call on one thread, from the speed of this thread. If this
                 // thread shares a core with a helper, it is slow and the estimate is too high. Therefore the time of

@@ -36,8 +36,8 @@ const LEAST_SHARE: f32 = 0.015;
 /// Below this share, it is faster to collect the logits that may have a weight and weigh them than to weigh all logits.
 pub(super) const LARGEST_SHARE: f32 = 0.85;
 
-/// From this share on, a plain draw collects the logits in several pages. Below it, the pages would have so few logits
-/// that weighing them would take more time than the pages save.
+/// From this share on, a plain draw collects the logits in several pages. Below this share, a page has few
+/// collected logits. Then weighing the padding takes more time than the pages save.
 const LEAST_SHARE_FOR_PAGES: f32 = 0.2;
 
 /// Below this share, a row with top-p is sampled from the weights of all logits that have a weight above 0. Above this

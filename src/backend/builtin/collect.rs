@@ -81,9 +81,10 @@ pub(super) fn scan_and_collect(
     (summary, counts[0] as usize)
 }
 
-/// [`scan_and_collect`] for pages of `page_blocks` blocks. The first element that a page collects is written to the
-/// position in `values` that is the index in the row of the page. Writes the number of collected elements of each page
-/// to `counts`. For each block, writes the position of the next element to `offsets`.
+/// [`scan_and_collect`] for pages of `page_blocks` blocks. If a page starts at index `i` of the row, its collected
+/// elements are written from `values[i]` on. Writes the number of collected elements of each page to `counts`. For each
+/// block, writes to `offsets` the position in `values` of its first collected element. If the block has none, writes
+/// the position at which the next element of the page would be written.
 pub(super) fn scan_and_collect_by_pages(
     level: Level,
     row: Logits<'_>,

@@ -64,8 +64,10 @@ fn sum_of_kept<S: Simd>(simd: S, weights: &[i32], least: i32) -> u64 {
     sum.total()
 }
 
-/// [`draw`] for a row whose weights are not stored. Finds the block from the sums that
-/// [`super::weigh_row::weigh_blocks`] wrote, and computes the weights of this block only. Returns the index in the row.
+/// [`draw`] for logits whose weights are not stored. Finds the block from the sums that
+/// [`weigh_blocks`](super::weigh_row::weigh_blocks) or [`weigh_pages`](super::weigh_row::weigh_pages) wrote, and
+/// computes the weights of this block only. Returns the position in `row`. After `weigh_pages`, the end of a block can
+/// contain old values. They do not change the result, because the draw ends before them.
 pub(super) fn draw_by_blocks(
     level: Level,
     row: Logits<'_>,

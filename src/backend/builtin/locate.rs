@@ -83,8 +83,8 @@ fn first_collected_impl<S: Simd>(simd: S, bits: &[i32], bound: f32) -> Option<us
     Some(vectors.len() * LANES + position)
 }
 
-/// The block of the collected entry at `position`, and the number of collected entries of this block that precede it.
-/// `offsets` holds the number of entries collected before each block.
+/// The block of the collected entry at `position`, and the number of collected entries of this block before it. For
+/// each block, `offsets` holds the position at which the pass wrote or would write the first entry of the block.
 pub(super) fn block_of(offsets: &[u32], position: usize) -> (usize, usize) {
     let block = offsets.partition_point(|&offset| offset as usize <= position) - 1;
     (block, position - offsets[block] as usize)

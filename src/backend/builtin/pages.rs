@@ -2,8 +2,10 @@
 //!
 //! A load waits if a previous store has not reached the cache yet and both addresses have the same lowest 12 bits. If a
 //! pass writes the collected logits one after another, some of its loads wait in this way. So a pass that collects many
-//! logits divides the row into pages, and writes the logits of each page to a separate place. The lowest 12 bits of the
-//! address of this place are those of the address of the page in the row. So the stores of a page follow its loads.
+//! logits divides the row into pages, and writes the logits of each page to a separate place. For f32, the address of
+//! this place and the address of the page in the row have the same lowest 12 bits. So the pass stores to a place of the
+//! page only after it has loaded from the same place. For 16-bit types, a page of the row has 2 KiB, so this is true
+//! only for every second page.
 
 use super::lanes::LANES;
 use super::layout::BLOCK;

@@ -42,7 +42,7 @@ pub(super) fn scan_and_collect_reaching(
     let values = &mut values[pages.start..];
     let mut summary = Summary { max: scale.max, ..Summary::EMPTY };
     let mut reaching = Reaching { pages, below_max: 0 };
-    // A chunk has several pages, or the only page has several chunks.
+    // Either each page is inside one chunk, or the row has one page, which begins with a whole chunk.
     let page_blocks = pages.blocks().min(CHUNK);
     let mut len = 0;
     for (i, (offsets, bound)) in offsets.chunks_mut(CHUNK).zip(bounds).enumerate() {
@@ -74,7 +74,8 @@ pub(super) fn scan_and_collect_reaching(
 }
 
 impl Reaching {
-    /// The position of the first collected logit that is at least `bound`. Only the maximum of the row reaches `bound`.
+    /// The position of the first collected logit that is at least `bound`. No logit that is less than the maximum of
+    /// the row may reach `bound`.
     pub(super) fn first_maximum(
         self,
         level: Level,

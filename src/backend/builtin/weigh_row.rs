@@ -313,3 +313,53 @@ fn sums_of_row<S: Simd, E: Element, const ALL: bool>(
     }
     (sum.total(), count * LANES)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::draw::draw_by_blocks;
+    use super::*;
+    use crate::semantics::arith::Scalar;
+    use crate::semantics::weights::{quantize, weight};
+
+    /// The sums and the draws are those of the weights of the collected logits. What the arrays contained before has no
+    /// effect.
+    #[test]
+    fn weighs_the_collected_logits_of_pages() {
+        const PAGE: usize = 1024;
+        const COUNTS: [u32; 9] = [3, 0, 1, 64, 65, 128, 1023, 1024, 100];
+        let scale = WeightScale { max: 3.0, scale: 378_193.6 };
+        // The last page has two blocks.
+        let pages = Pages { start: 5, len: PAGE, count: COUNTS.len() };
+        let blocks = (COUNTS.len() - 1) * PAGE / BLOCK + 2;
+        for least in [1, 1 << 20] {
+            let mut values = vec![i32::MAX; pages.start + blocks * BLOCK + LANES];
+            let mut weights = vec![0; blocks * BLOCK];
+            for (page, &count) in COUNTS.iter().enumerate() {
+                for i in 0..count as usize {
+                    let (at, x) = (page * PAGE + i, 3.0 - ((page * 37 + i * 101) % 23) as f32);
+                    values[pages.start + at] = x.to_bits() as i32;
+                    let found = weight(Scalar, quantize(Scalar, scale.max, x, scale.scale));
+                    weights[at] = kept_weight(Scalar, found, least);
+                }
+            }
+            let mut sums = vec![i32::MAX; blocks * LANES];
+            let level = Level::new();
+            let (total, len) = weigh_pages(level, pages, (&mut values, &COUNTS), scale, least, &mut sums);
+            assert_eq!(total, weights.iter().map(|&weight| weight as u64).sum::<u64>());
+            let logits = Logits::F32(bytemuck::cast_slice(&values[pages.start..]));
+            let mut before = 0;
+            for (position, &weight) in weights.iter().enumerate() {
+                let weight = weight as u64;
+                // The first and the last random number that draw this logit.
+                for remainder in [before, (before + weight).saturating_sub(1)] {
+                    if weight > 0 {
+                        let drawn = draw_by_blocks(level, logits, &sums[..len], scale, least, remainder);
+                        assert_eq!(drawn, Some(position), "remainder {remainder}, least {least}");
+                    }
+                }
+                before += weight;
+            }
+            assert_eq!(draw_by_blocks(level, logits, &sums[..len], scale, least, total), None);
+        }
+    }
+}

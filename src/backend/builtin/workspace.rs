@@ -43,7 +43,8 @@ pub(super) struct Workspace<'a> {
     /// First the values that a threshold search narrows, later the indices of the collected entries. In a row without
     /// top-k and top-p: the sums of the weights of collected logits, per block.
     pub(super) spare: &'a mut [i32],
-    /// For each block, the position of the first collected entry of this block.
+    /// For each block, the position of its first collected entry. If the block has none, the position at which the next
+    /// entry of the page would be written.
     pub(super) offsets: &'a mut [u32],
     /// For each page of a row without top-k, the number of collected logits.
     pub(super) counts: &'a mut [u32],

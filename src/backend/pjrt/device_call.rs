@@ -364,7 +364,7 @@ impl DeviceCall {
                 memory::collected(self.shape.rows, PURPOSE, outcomes.iter().copied().map(Ok))
             }
             HostResults::Tokens(_) => Err(Error::argument(
-                "the call copies only the tokens to the host; start it with NUC_HOST_ALL",
+                "the call copies only the tokens to the host; start it with all numbers (NUC_HOST_ALL, HostNumbers::All)",
             )),
         }
     }
@@ -374,7 +374,7 @@ impl DeviceCall {
         self.wait(None)?;
         let host = self.host.as_ref().ok_or_else(|| {
             Error::argument(
-                "the call copies nothing to the host; start it with NUC_HOST_TOKENS or NUC_HOST_ALL",
+                "the call copies nothing to the host; start it with the tokens (NUC_HOST_TOKENS, HostNumbers::Tokens) or with all numbers (NUC_HOST_ALL, HostNumbers::All)",
             )
         })?;
         let results = host.get(|source| self.read(source).map(Arc::new));

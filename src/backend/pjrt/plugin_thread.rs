@@ -61,8 +61,8 @@ fn run_with_stack<R: Send>(stack_bytes: usize, work: impl FnOnce() -> R + Send) 
     })
 }
 
-/// Runs `work`, and at the same time `optional` on another thread. Returns when both have ended. `optional` may be
-/// skipped or fail: a panic of it is ignored, and if no thread can be started, it does not run.
+/// Runs `work`. At the same time, runs `optional` on another thread. Returns when both have ended. If `optional`
+/// panics, the panic is ignored. If no thread can be started, `optional` does not run.
 pub(super) fn beside<R>(name: &str, optional: impl FnOnce() + Send, work: impl FnOnce() -> R) -> R {
     let panics = Inherited::from_this_thread();
     std::thread::scope(|scope| {

@@ -120,8 +120,9 @@ pub struct Prewarming {
     total: usize,
     progress: Arc<Progress>,
     thread: Option<JoinHandle<()>>,
-    // This field is dropped last, after the wait for the thread. So the thread of the prewarm does not destroy the
-    // client. If the drop does not wait, that thread can own the last reference, and destroys the client when it ends.
+    // This field is dropped last. If the drop waits for the thread of the prewarm, the thread that drops this value can
+    // destroy the client, and the thread of the prewarm does not. If the drop does not wait, the thread of the prewarm
+    // can own the last reference. It then destroys the client when it ends.
     _backend: Option<Arc<PjrtBackend>>,
 }
 

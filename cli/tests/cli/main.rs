@@ -342,7 +342,7 @@ fn errors_say_what_to_do() {
     assert!(replaced("--vocab", "0").contains("'0' for '--vocab <VOCAB>'"));
     let mut many_rows = [&common[..], &["--logits", "device"]].concat();
     many_rows[common.iter().position(|argument| *argument == "--batch").unwrap() + 1] = "65537";
-    assert!(failure(&nucleus(&many_rows)).contains("--batch is 65537; with logits on a device"));
+    assert!(failure(&nucleus(&many_rows)).contains("--batch[0] is 65537; with logits on a device"));
     let message = replaced("--output", "/dev/null/x");
     assert!(message.contains("--output is /dev/null/x"), "{message}");
 }

@@ -76,8 +76,8 @@ impl<S: Simd> WeightLanes<S> {
         }
     }
 
-    /// The weights of eight vectors. Their computations are interleaved. With registers of less than sixteen lanes, four
-    /// vectors are often faster.
+    /// The weights of eight vectors. Their computations are interleaved. With registers of less than sixteen lanes,
+    /// four vectors are often faster.
     #[inline(always)]
     pub(super) fn weights8(&self, x: [f32x16<S>; VECTORS]) -> [i32x16<S>; VECTORS] {
         let eight = Interleaved::<_, VECTORS>(self.a);

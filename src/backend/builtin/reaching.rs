@@ -42,7 +42,7 @@ pub(super) fn scan_and_collect_reaching(
     let values = &mut values[pages.start..];
     let mut summary = Summary { max: scale.max, ..Summary::EMPTY };
     let mut reaching = Reaching { pages, below_max: 0 };
-    // Either each page is inside one chunk, or the row has one page, which begins with a whole chunk.
+    // If there are several pages, a chunk consists of whole pages. The only page can have several chunks.
     let page_blocks = pages.blocks().min(CHUNK);
     let mut len = 0;
     for (i, (offsets, bound)) in offsets.chunks_mut(CHUNK).zip(bounds).enumerate() {
@@ -50,7 +50,7 @@ pub(super) fn scan_and_collect_reaching(
         let start = i * CHUNK * BLOCK;
         let chunk = row.slice(start, (CHUNK * BLOCK).min(row.len() - start));
         let mut count = [0];
-        let (at, counts) = if page_blocks < CHUNK {
+        let (at, counts) = if pages.count > 1 {
             (start, &mut counts[i * (CHUNK / page_blocks)..])
         } else {
             (len, &mut count[..])
@@ -67,7 +67,7 @@ pub(super) fn scan_and_collect_reaching(
         len += count[0] as usize;
         summary = summary.and(found);
     }
-    if page_blocks == CHUNK {
+    if pages.count == 1 {
         counts[0] = len as u32;
     }
     (summary, reaching)

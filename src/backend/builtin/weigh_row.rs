@@ -188,6 +188,20 @@ fn weigh_and_collect_impl<S: Simd, E: Element>(
     (Sums { all: sum.total(), collected: sum_of_weights(simd, &values[..len]) }, len)
 }
 
+/// Evaluates an expression that uses a constant: whether all weights are at least `least` or 0.
+macro_rules! with_least {
+    ($least:expr, $all:ident => $run:expr) => {
+        // A weight below 1 is 0.
+        if $least <= 1 {
+            const $all: bool = true;
+            $run
+        } else {
+            const $all: bool = false;
+            $run
+        }
+    };
+}
+
 /// Computes the weights of a row. For each block, writes [`LANES`] sums of the weights that are at least `least` to
 /// `sums`, and the number of sums before the block to `offsets`. Returns the total of the sums and their number.
 pub(super) fn weigh_blocks(
@@ -199,12 +213,9 @@ pub(super) fn weigh_blocks(
     (sums, offsets): (&mut [i32], &mut [u32]),
 ) -> (u64, usize) {
     dispatch!(level, simd => with_element!(row, row, E => {
-        // A weight below 1 is 0.
-        if least <= 1 {
-            weigh_reaching_blocks::<_, E, true>(simd, row, bins, scale, least, (sums, offsets))
-        } else {
-            weigh_reaching_blocks::<_, E, false>(simd, row, bins, scale, least, (sums, offsets))
-        }
+        with_least!(least, ALL => {
+            weigh_blocks_impl::<_, E, ALL>(simd, row, bins, scale, least, (sums, offsets))
+        })
     }))
 }
 
@@ -219,11 +230,9 @@ pub(super) fn weigh_pages(
     least: i32,
     sums: &mut [i32],
 ) -> (u64, usize) {
-    dispatch!(level, simd => if least <= 1 {
-        weigh_pages_impl::<_, true>(simd, pages, (values, counts), scale, least, sums)
-    } else {
-        weigh_pages_impl::<_, false>(simd, pages, (values, counts), scale, least, sums)
-    })
+    dispatch!(level, simd => with_least!(least, ALL => {
+        weigh_pages_impl::<_, ALL>(simd, pages, (values, counts), scale, least, sums)
+    }))
 }
 
 #[inline(always)]
@@ -245,15 +254,13 @@ fn weigh_pages_impl<S: Simd, const ALL: bool>(
         let first = page * pages.blocks();
         sums[len..first].fill([0; LANES]);
         len = first;
-        let (blocks, rest) = bytemuck::cast_slice(pad_page(values, count as usize)).as_chunks::<BLOCK>();
-        for block in blocks {
-            let here = sum_of_block::<S, F32, ALL>(simd, &scale, block, least);
-            here.store_slice(&mut sums[len]);
-            sum.add(here);
-            len += 1;
-        }
-        if !rest.is_empty() {
-            let here = sum_of_fours::<S, F32, ALL>(simd, &scale, rest, least);
+        let logits: &[f32] = bytemuck::cast_slice(pad_page(values, count as usize));
+        for block in logits.chunks(BLOCK) {
+            let here = match block.try_into() {
+                Ok(whole) => sum_of_block::<S, F32, ALL>(simd, &scale, whole, least),
+                // The last block of a page can be shorter.
+                Err(_) => sum_of_fours::<S, F32, ALL>(simd, &scale, block, least),
+            };
             here.store_slice(&mut sums[len]);
             sum.add(here);
             len += 1;
@@ -262,8 +269,10 @@ fn weigh_pages_impl<S: Simd, const ALL: bool>(
     (sum.total(), len * LANES)
 }
 
+/// Writes [`LANES`] sums of weights for each block of a row. The sums of a block are 0 if no logit of the block reaches
+/// the floor of `least`.
 #[inline(always)]
-fn weigh_reaching_blocks<S: Simd, E: Element, const ALL: bool>(
+fn weigh_blocks_impl<S: Simd, E: Element, const ALL: bool>(
     simd: S,
     row: &[E::Bits],
     bins: &[f32],
@@ -274,47 +283,23 @@ fn weigh_reaching_blocks<S: Simd, E: Element, const ALL: bool>(
     for (block, offset) in offsets.iter_mut().enumerate() {
         *offset = (block * LANES) as u32;
     }
-    let floor = scale.floor(least);
-    let bins = &bins.as_chunks::<BIN>().0[..offsets.len()];
-    sums_of_row::<S, E, ALL>(
-        simd,
-        row,
-        bins.len(),
-        scale,
-        least,
-        sums,
-        #[inline(always)]
-        |block| reaches(simd, &bins[block], floor),
-    )
-}
-
-/// Writes [`LANES`] sums of weights for each of the `count` blocks of a row. The sums of a block are 0 if `is_needed`
-/// returns false for its number. Returns the total of the sums and their number.
-#[inline(always)]
-fn sums_of_row<S: Simd, E: Element, const ALL: bool>(
-    simd: S,
-    row: &[E::Bits],
-    count: usize,
-    scale: WeightScale,
-    least: i32,
-    sums: &mut [i32],
-    is_needed: impl Fn(usize) -> bool,
-) -> (u64, usize) {
     let a = Lanes(simd);
+    let floor = scale.floor(least);
     let (scale, least) = (scale.lanes(simd), a.int(least));
+    let bins = &bins.as_chunks::<BIN>().0[..offsets.len()];
     let mut sum = WeightSum::new(simd);
-    let mut out = sums.as_chunks_mut::<LANES>().0[..count].iter_mut().enumerate();
-    for blocks in Blocks::<E>::new(row).range(0..count) {
-        for (block, (number, out)) in blocks.iter().zip(&mut out) {
+    let mut out = bins.iter().zip(sums.as_chunks_mut::<LANES>().0);
+    for blocks in Blocks::<E>::new(row).range(0..bins.len()) {
+        for (block, (bin, out)) in blocks.iter().zip(&mut out) {
             let mut here = a.int(0);
-            if is_needed(number) {
+            if reaches(simd, bin, floor) {
                 here = sum_of_block::<S, E, ALL>(simd, &scale, block, least);
             }
             here.store_slice(out);
             sum.add(here);
         }
     }
-    (sum.total(), count * LANES)
+    (sum.total(), bins.len() * LANES)
 }
 
 #[cfg(test)]

@@ -94,8 +94,8 @@ impl Scratch {
     fn held_bytes(&self) -> usize {
         let floats = self.bins.memory.len() + self.tops.memory.len() + self.cleaned.memory.len();
         let ints = self.keys.memory.len() + self.weights.memory.len() + self.spare.memory.len();
-        let counts = self.offsets.memory.len() + self.counts.memory.len() + self.indices.memory.len();
-        (floats + ints + counts) * size_of::<u32>()
+        let places = self.offsets.memory.len() + self.counts.memory.len() + self.indices.memory.len();
+        (floats + ints + places) * size_of::<u32>()
     }
 }
 

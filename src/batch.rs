@@ -115,8 +115,8 @@ pub enum RandomSource<'a> {
 }
 
 impl RandomSource<'_> {
-    /// Checks that a caller does not set both sources. `words`: whether the caller sets the words. `seed_or_offset`:
-    /// whether the caller sets the seed or the offset.
+    /// Checks that a caller does not set both sources. `words` says whether the caller sets the words.
+    /// `seed_or_offset` says whether the caller sets the seed or the offset.
     pub(crate) fn check_only_one(words: bool, seed_or_offset: bool) -> Result<(), Error> {
         match words && seed_or_offset {
             true => Err(Error::named_argument(

@@ -28,7 +28,7 @@ pub(crate) fn with_capacity<T>(capacity: usize, purpose: &str) -> Result<Vec<T>,
     Ok(list)
 }
 
-/// Appends an element. Use it for a list whose length is not known before.
+/// Appends an element. Use this function for a list whose length is not known in advance.
 #[cfg(feature = "pjrt")]
 pub(crate) fn push<T>(list: &mut Vec<T>, item: T, purpose: &str) -> Result<(), Error> {
     list.try_reserve(1)

@@ -39,16 +39,17 @@ mod tests {
     use crate::dtype::Dtype;
     use crate::kernels::spec::{Source, Wanted};
 
-    /// Gathers with an index of 32 bits read a wrong element if the index does not fit: a device reports no error.
+    /// A gather with indices of 32 bits reads a wrong element if an index does not fit. A device reports no error.
     #[test]
     fn every_index_of_a_large_program_fits_its_type() {
         let wanted = Wanted { topk_logits: true, weights: true, slices: true };
         for (path, batch, vocab, dtype, large) in [
-            // The keys and the cleaned logits at the kept entries.
+            // In the first two cases, two gathers are large: they read the keys and the cleaned logits at the kept
+            // entries.
             (Path::Bounded(128), 256, 1 << 24, Dtype::F32, 2),
             (Path::Bounded(128), 16_640, 131_072, Dtype::Bf16, 2),
             (Path::Bounded(128), 128, 1 << 24, Dtype::F32, 0),
-            // Also the tiles with the largest entries.
+            // In this case, a third gather is large: it reads the tiles with the largest entries.
             (Path::Bounded(1024), 1 << 16, 1 << 24, Dtype::F32, 3),
             (Path::Arbitrary, 1 << 16, 1 << 24, Dtype::F32, 0),
         ] {
@@ -70,7 +71,8 @@ mod tests {
         }
     }
 
-    /// If the line is a gather: whether its table has more than 2^31 rows, and whether its indices have 64 bits.
+    /// Returns `None` if the line is not a gather. Otherwise returns whether the table has more than 2^31 rows, and
+    /// whether the indices have 64 bits.
     fn large_and_wide(line: &str) -> Option<(bool, bool)> {
         let types = line.split_once("stablehlo.gather\"")?.1.rsplit_once(" : (tensor<")?.1;
         let operands = types.split_once(") -> ")?.0;

@@ -155,7 +155,8 @@ pub(in crate::kernels) fn gather_tiles(h: &Hlo, values: Value, width: usize, pos
     let (dims, wanted) = (h.dims(values), h.dims(positions));
     let tiles = dims[1..].iter().product::<usize>() / width;
     let (row, table) = (h.iota(&[dims[0]], 0), [dims[0] * tiles, width]);
-    // The index of a tile counts the tiles of all rows before it. 32 bits are too few for a large batch of long rows.
+    // The index of a tile counts the tiles of all previous rows too. In a large batch of long rows, the index does not
+    // fit 32 bits.
     // Other programs use 32 bits, because their indices then need less memory.
     if table[0] > 1 << 31 {
         let starts = h.broadcast(h.wmul(h.widen(row), h.wide(tiles as u64)), &wanted);

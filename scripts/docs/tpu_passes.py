@@ -111,7 +111,8 @@ def main():
         side(name, "right") for name in ("few", "gather", "alone", "same", "some", "list", "suffice")
     )
     all_top, all_left = side("all", "top"), COLUMNS[3]
-    # The vertical parts of arrows, and where two arrows reach the same box.
+    # These are the x coordinates of the vertical parts of arrows. If two arrows reach the same box, they reach it at
+    # different places.
     gather_x, same_x, list_x, suffice_x = gather[0] + 1.9, same[0] + 0.3, all_top[0] - 0.3, suffice[0] + 0.35
     arrow(axis, few, [side("some", "left")], "no")
     arrow(axis, gather, [(gather_x, gather[1]), (gather_x, 4.03)], "too many in a lane")

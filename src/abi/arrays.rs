@@ -129,7 +129,7 @@ impl LogitsArray {
     /// The logits; empty if the caller did not pass the array.
     ///
     /// # Safety
-    /// As for [`Array::get`].
+    /// The requirements are those of [`Array::get`].
     pub(super) unsafe fn get<'a>(self) -> Logits<'a> {
         // SAFETY: the same contract.
         unsafe {
@@ -144,7 +144,7 @@ impl LogitsArray {
     /// The array, for writing; `None` if the caller did not pass it.
     ///
     /// # Safety
-    /// As for [`Array::get_mut`].
+    /// The requirements are those of [`Array::get_mut`].
     pub(super) unsafe fn get_mut<'a>(self) -> Option<LogitsMut<'a>> {
         // SAFETY: the same contract.
         unsafe {

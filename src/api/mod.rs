@@ -14,7 +14,8 @@ pub mod programs;
 mod row_status;
 mod sampler;
 
-/// Logs the failures to destroy plugin objects. Each public function that runs a call does this at its end.
+/// Logs each failure to destroy a plugin object. Each public function that runs a call calls this function at its
+/// end.
 fn log_release_failures() {
     #[cfg(feature = "pjrt")]
     crate::pjrt::log_release_failures();

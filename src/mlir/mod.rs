@@ -44,8 +44,8 @@
 //! 3. an implementation of [`arith::Elementwise`];
 //! 4. a [`print::Form`].
 //!
-//! A target that is not MLIR has its own builder, as [`crate::ptx`] has: a PTX kernel consists of instructions on
-//! registers that can change, with labels instead of regions. Such a builder implements
+//! A target that is not MLIR needs its own builder. [`crate::ptx`] is an example. A PTX kernel consists of instructions
+//! on registers that can change. It has labels instead of regions. Such a builder implements
 //! [`Arith`](crate::semantics::arith::Arith) itself.
 
 pub mod arith;

@@ -155,7 +155,8 @@ impl Buffer {
         }
     }
 
-    /// Starts a copy in an order of dimensions, the fastest-varying first. `None` means the device's layout.
+    /// Starts a copy to the host. `minor_to_major` lists the dimensions of the copy. The dimension that varies fastest
+    /// is the first. `None` means the device's layout.
     fn start_copy<T: Pod>(&self, minor_to_major: Option<&[i64]>) -> Result<HostCopy<T>> {
         // The programs of this library define the sizes of their outputs, so another size is an error of the plugin.
         if !self.host_size().is_multiple_of(size_of::<T>()) {

@@ -4,7 +4,7 @@ use pjrt_sys::protos::xla::device_assignment_proto::ComputationDevice;
 use pjrt_sys::protos::xla::{CompileOptionsProto, DeviceAssignmentProto, ExecutableBuildOptionsProto};
 use prost::Message;
 
-/// Which device to compile a program for.
+/// The options of a compilation. They name the device that the program is compiled for.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CompileOptions {
     device: i32,

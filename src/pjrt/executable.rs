@@ -78,7 +78,8 @@ impl Launch {
 impl Drop for Launch {
     fn drop(&mut self) {
         // A plugin keeps a running program, even if the program is destroyed. But the API does not say that a client
-        // may be destroyed while it runs a program. The outcome does not matter, because nothing reads it.
+        // may be destroyed while it runs a program. So the drop waits. The outcome does not matter, because nothing
+        // reads it.
         if !self.waited {
             let _ = self.complete.wait();
         }
@@ -190,7 +191,7 @@ impl Executable {
         // outlive the call. The returned event and buffers are new, and nothing else destroys them.
         let (complete, outputs) = unsafe {
             plugin.call(function!(plugin, PJRT_LoadedExecutable_Execute)?, &mut args)?;
-            // Every object gets an owner before an error can be returned, so that none leaks.
+            // Every object gets an owner before an error can be returned. So no object leaks.
             (Event::from_output(plugin, event, EXECUTE), self.outputs(outputs.as_slice()))
         };
         // If an output is missing, the program still runs. Dropping the launch then waits for it.

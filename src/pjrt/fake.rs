@@ -735,7 +735,7 @@ fn memory_that_a_plugin_may_still_write_to_is_not_freed() {
     for fault in [NoDownloadEvent, NoLayoutNoDownloadEvent, NoWait] {
         assert!(!is_freed(fault), "{fault:?}");
     }
-    // This download has ended.
+    // This download has ended, so its memory is freed.
     assert!(is_freed(DownloadFails));
 }
 

@@ -20,8 +20,9 @@
 //! A plugin is native code, so this library cannot protect the process from it. This layer checks the following: null
 //! pointers where the API promises objects, missing functions, impossible sizes and impossible element types. Each of
 //! them causes an [`Error`]. If a plugin does not report the end of a copy to the host, the memory of the copy is never
-//! freed. For a copy to the device this is impossible, because the memory belongs to the caller: a plugin that does not
-//! report the end of the copy may read the memory after [`Client::buffer_from_host`] has returned an error.
+//! freed. The memory of a copy to the device belongs to the caller, so this library cannot keep it. If a plugin does
+//! not report the end of such a copy, the plugin may read the memory after [`Client::buffer_from_host`] has returned an
+//! error.
 #![allow(unsafe_code)]
 // The patterns use the names that bindgen generates for C enumerators.
 #![allow(non_upper_case_globals)]

@@ -133,7 +133,7 @@ impl Ptx {
         self.wide_op("mov.b64", &[&format_args!("{{{low}, {high}}}")])
     }
 
-    /// `a - b`, for `b` that is at most `a`.
+    /// `a - b`. `b` must be at most `a`.
     pub fn wide_difference(&self, a: Wide, b: Wide) -> Wide {
         self.wide_op("sub.u64", &[&a, &b])
     }
@@ -144,7 +144,7 @@ impl Ptx {
         ones.reduce(|a, b| self.add(a, b)).expect("there are masks")
     }
 
-    /// The larger of two floats. If one is NaN, the other one.
+    /// The larger of two floats. If one is NaN, the result is the other one.
     pub fn fmax(&self, a: Float, b: Float) -> Float {
         self.float_op("max.f32", &[&a, &b])
     }
@@ -154,12 +154,12 @@ impl Ptx {
         self.int_op("min.s32", &[&a, &b])
     }
 
-    /// The number of zero bits before the first one bit; 32 if the value is 0.
+    /// The number of zero bits above the highest bit that is 1. The result is 32 if the value is 0.
     pub fn leading_zeros(&self, value: Int) -> Int {
         self.int_op("clz.b32", &[&value])
     }
 
-    /// The number of one bits.
+    /// The number of bits that are 1.
     pub fn count_ones(&self, value: Int) -> Int {
         self.int_op("popc.b32", &[&value])
     }

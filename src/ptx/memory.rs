@@ -156,8 +156,8 @@ impl Ptx {
 
     /// Orders the accesses to memory before the fence and those after it. Accesses of other threads of the block before
     /// a barrier count as accesses before a later fence. Another block sees this order if two conditions hold. First,
-    /// the thread of this fence then executes an atomic operation. Second, a thread of the other block later executes
-    /// an atomic operation on the same word, and then a fence.
+    /// the thread of this fence executes an atomic operation after the fence. Second, a thread of the other block later
+    /// executes an atomic operation on the same word, and a fence after that operation.
     pub fn fence(&self) {
         self.line(format_args!("fence.acq_rel.gpu"));
     }

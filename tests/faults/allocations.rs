@@ -131,7 +131,7 @@ fn plugin_steps() -> Vec<Step> {
     let setup = setup(Some(path), 1);
     let mut steps = sampling_steps("", setup, &[Entry::Automatic, Entry::Bounded]);
     steps.push(Step::create("create".to_owned(), setup));
-    // The lists of a call with many rows, and those of a call with many pieces.
+    // The first call has many rows, and the second call has many pieces. So their lists are long.
     for (rows, row_buckets) in [(2048, &[1, 1024][..]), (1024, &[1])] {
         let k = [0, 5, 8, 1].into_iter().cycle().take(rows).collect();
         let problem = Problem { entry: Entry::Automatic, vocab: 8, k, wide: Wide::Full, offset: 0 };

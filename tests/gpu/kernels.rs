@@ -281,9 +281,9 @@ fn bounds_that_are_entries() {
     cases.check_all(&SCHEDULES[..1], |kernels| model.check_kernels(kernels));
 }
 
-/// Two comparisons limit the number of entries that a search stores in shared memory and reads. Without one of them,
-/// the kernels store or read beyond the end of the array of these entries. Checks that the interpreter finds this
-/// error, and also a limit that is too large by one.
+/// Two comparisons limit the number of entries that a search stores in shared memory and reads. If one comparison is
+/// missing, the kernels store or read beyond the end of the array of these entries. This function checks that the
+/// interpreter finds this error. It also checks that the interpreter finds a limit that is too large by one.
 fn detects_wrong_limits(name: &str, spec: &Spec, program: &str, problem: &Problem, limit: i32) {
     let right = format!(", {limit};");
     for (comparison, limit) in

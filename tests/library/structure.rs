@@ -34,7 +34,7 @@ fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Clippy and rustfmt do not check the length of comments.
+/// Clippy and rustfmt do not check the length of comments, so this test does.
 #[test]
 fn comments_fit_120_columns() {
     let mut files = Vec::new();

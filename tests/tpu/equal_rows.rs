@@ -168,10 +168,10 @@ fn target_at_the_bound(spec: &Spec) -> Problem {
 
 /// Returns a row with top-p alone. The largest entries include the zeros, but not the largest negative normal numbers,
 /// which are next to zero. Without the weight of one of these numbers, the target of top-p would be less than the sum
-/// of the weights of the maxima. `negative` is the number of these numbers. They are in the given chunk of their
-/// stripe. If `crowded`, the group of each of them also contains two zeros. The kernel processes eight crowded lanes in
-/// one iteration. If three lanes are left, another iteration processes them. If two lanes are left, a third loop
-/// processes them.
+/// of the weights of the maxima. The row has `negative` such negative numbers. They are in the given chunk of their
+/// stripe. If `crowded` is true, the group of each negative number also contains two zeros. The kernel processes eight
+/// crowded lanes in one iteration. If three lanes are left, another iteration processes them. If two lanes are left, a
+/// third loop processes them.
 fn least_negative_numbers(spec: &Spec, chunk: usize, negative: usize, crowded: bool) -> Problem {
     let weights = [0.0, 1.0].map(|octaves| weight_below(octaves) as u64);
     let (maxima, zeros) = (30, 60);

@@ -83,7 +83,7 @@ impl Division {
         self.slices * CHUNKS
     }
 
-    /// The number in its row of the chunk of this warp.
+    /// The number of the chunk of this warp. The chunks of a row are numbered from 0.
     pub(super) fn chunk(&self, k: &Ptx, slice: Int) -> Int {
         chunk_of_warp(k, slice, CHUNKS)
     }
@@ -106,8 +106,8 @@ impl Division {
     }
 }
 
-/// The number in its row of the chunk of this warp. The blocks of the row have `warps` warps each, and `block` is the
-/// number of this block among them.
+/// The number of the chunk of this warp. The chunks of a row are numbered from 0. Each block of the row has `warps`
+/// warps. `block` is the number of this block among the blocks of the row.
 pub(super) fn chunk_of_warp(k: &Ptx, block: Int, warps: usize) -> Int {
     k.add(k.mul(block, warps), k.shr(k.thread(), WARP.trailing_zeros()))
 }

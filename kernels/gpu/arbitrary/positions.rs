@@ -25,7 +25,7 @@ impl<'k> Positions<'k> {
     }
 
     /// The number of low bits of a position that have no meaning. The other bits are the short key of the maximum minus
-    /// that of the value. So they are different for two different values.
+    /// that of the value. So the other bits are different for two different values.
     pub(super) fn unused(&self) -> u32 {
         self.unused
     }

@@ -7,8 +7,7 @@ use crate::semantics::arith::Arith;
 /// The number of bins, which count the entries below the bound by their distance from it.
 pub(super) const BINS: usize = 2048;
 /// The number of words before the bins. The first one is the length of the list. The second one is the number of slices
-/// whose weights the scan has summed. The other words align the bins. So one instruction can load
-/// four bins.
+/// whose weights the scan has summed. The other words align the bins, so that one instruction can load four bins.
 const BEFORE_BINS: usize = 4;
 /// The number of words of a row.
 pub(super) const STATE: usize = BEFORE_BINS + BINS;

@@ -99,8 +99,8 @@ fn sum_of_block<S: Simd, E: Element, const ALL: bool>(
     block: &[E::Bits; BLOCK],
     least: i32x16<S>,
 ) -> i32x16<S> {
-    // With registers of eight lanes, eight vectors need more registers than there are. For 16-bit types, this is still
-    // faster, on AMD Zen 5 and on an Intel Xeon.
+    // If a register has eight lanes, the processor has too few registers for eight vectors. For 16-bit types, eight
+    // vectors are still faster than four, on AMD Zen 5 and on an Intel Xeon.
     let is_narrow = size_of::<E::Bits>() < size_of::<f32>();
     if S::f32s::LEN == LANES || (S::f32s::LEN == LANES / 2 && is_narrow) {
         let fours = block.as_chunks::<FOUR>().0;

@@ -76,7 +76,7 @@ impl<S: Simd> WeightLanes<S> {
         }
     }
 
-    /// The weights of eight vectors. Their computations are interleaved. With registers of less than sixteen lanes,
+    /// The weights of eight vectors. Their computations are interleaved. If a register has fewer than sixteen lanes,
     /// four vectors are often faster.
     #[inline(always)]
     pub(super) fn weights8(&self, x: [f32x16<S>; VECTORS]) -> [i32x16<S>; VECTORS] {

@@ -58,7 +58,7 @@ pub struct DeviceCall {
     host_numbers: HostNumbers,
     done: Arc<Completion<pjrt::Error>>,
     failed_calls: Arc<FailedCalls>,
-    // Dropped after the outputs. Dropping it waits for the programs.
+    // This field is dropped after the outputs. Its drop waits for the programs.
     _launches: Vec<Launch>,
     _plan: Arc<Plan>,
 }

@@ -26,7 +26,7 @@ trap 'rm -rf "$work"' EXIT
 unformatted=$(gofmt -l .)
 [ -z "$unformatted" ] || { echo "go: run gofmt -w on: $unformatted" >&2; exit 1; }
 go vet -tags test_helper ./...
-go doc -ex Sampler.Sample | grep -q 'func ExampleSampler_Sample()' ||
+grep -q 'func ExampleSampler_Sample()' <<<"$(go doc -ex Sampler.Sample)" ||
     { echo "go: go doc does not show the example" >&2; exit 1; }
 
 echo "go: tests with -race, GODEBUG=cgocheck=1"
@@ -52,8 +52,8 @@ go mod init quickstart 2>/dev/null
 go mod edit -require nucleus@v0.0.0 -replace "nucleus=$package"
 go build -o shared
 CGO_CFLAGS=-I$root/include CGO_LDFLAGS=-L$NUCLEUS_LIB_DIR go build -tags nucleus_static -o static
-ldd shared | grep -q 'libnucleus\.so' || { echo "go: the program does not use the shared library" >&2; exit 1; }
-! ldd static | grep -q libnucleus || { echo "go: the static program uses the shared library" >&2; exit 1; }
+grep -q 'libnucleus\.so' <<<"$(ldd shared)" || { echo "go: the program does not use the shared library" >&2; exit 1; }
+! grep -q libnucleus <<<"$(ldd static)" || { echo "go: the static program uses the shared library" >&2; exit 1; }
 for program in shared static; do
     "./$program" | diff "$work/wanted" - || { echo "go: wrong output of the $program quick start" >&2; exit 1; }
 done

@@ -23,12 +23,12 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
+fn files_with(extension: &str, directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files_with(extension, &path, found);
+        } else if path.extension().is_some_and(|ending| ending == extension) {
             found.push(path);
         }
     }
@@ -39,7 +39,7 @@ fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
 fn comments_fit_120_columns() {
     let mut files = Vec::new();
     for directory in ["src", "kernels", "cli", "tests", "benches", "examples"] {
-        rust_files(&root().join(directory), &mut files);
+        files_with("rs", &root().join(directory), &mut files);
     }
     let mut long = Vec::new();
     for file in files {
@@ -50,6 +50,29 @@ fn comments_fit_120_columns() {
         }
     }
     assert!(long.is_empty(), "these comments have more than 120 columns: {long:#?}");
+}
+
+/// `grep -q` ends at its first match. The command before it in the pipeline is then killed when it writes on, and with
+/// `pipefail` the pipeline fails although the text is there. The scripts use `grep -q TEXT <<<"$(command)"` instead.
+#[test]
+fn scripts_do_not_pipe_into_grep_q() {
+    let mut files = vec![root().join(".ci/run")];
+    for directory in ["scripts", "tests", "bindings"] {
+        files_with("sh", &root().join(directory), &mut files);
+    }
+    let mut found = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        if !text.contains("pipefail") {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            if line.replace("||", "").contains("| grep -q") {
+                found.push(format!("{}:{}", file.display(), number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "these lines pipe into grep -q: {found:#?}");
 }
 
 fn module_of(path: &Path) -> String {
@@ -135,7 +158,7 @@ fn absolute(module: &str, path: &[String], children: &BTreeSet<String>) -> Optio
 fn sources() -> BTreeMap<String, Source> {
     let mut files = Vec::new();
     for directory in ["src", "kernels"] {
-        rust_files(&root().join(directory), &mut files);
+        files_with("rs", &root().join(directory), &mut files);
     }
     let modules: BTreeSet<String> = files.iter().map(|path| module_of(path)).collect();
     let mut found = BTreeMap::new();

@@ -4,8 +4,8 @@
 The parts are the build, each Rust test program, the examples in the documentation, the crate without the feature pjrt
 (test_without_pjrt.py), the interpreter of TPU and GPU programs (tests/interpreter), the commands of the README, the
 packages of other languages (bindings), and the scripts tests/*/run.sh, which test the C and the C++ interface and the
-installed library. A part that fails does not stop the others. The last line is `N passed, N failed`. It counts the tests
-of the scripts, and one failure for each other part that failed.
+installed library. A part that fails does not stop the others, and its last lines are printed again at the end. The last
+line is `N passed, N failed`. It counts the tests of the scripts, and one failure for each other part that failed.
 
     run_tests.py            the daily selection of cases
     run_tests.py --full     all cases, and the Rust tests with debug assertions and overflow checks
@@ -19,6 +19,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,17 +40,33 @@ def processor():
 
 
 class Parts:
-    """Runs parts one after the other and remembers their times."""
+    """Runs parts one after the other and remembers their times, and the last lines of those that failed."""
 
     def __init__(self):
         self.rows = []
+        self.last_lines = {}
 
-    def run(self, name, command, **options):
-        """Runs a command. Returns whether it succeeded, and its output if the output is captured."""
+    def run(self, name, command, cwd=ROOT, each=None):
+        """Runs a command. Returns whether it succeeded.
+
+        Calls `each` with every line of the standard output, and prints the lines for which it returns true. Without
+        `each`, prints all lines. The standard error is printed too.
+        """
         start, before = time.monotonic(), used()
-        done = subprocess.run(command, text=True, **{"cwd": ROOT, **options})
-        self.rows.append((name, time.monotonic() - start, used() - before, done.returncode == 0))
-        return done.returncode == 0, done.stdout
+        last = deque(maxlen=15)
+        errors = subprocess.STDOUT if each is None else None
+        with subprocess.Popen(
+            command, cwd=cwd, text=True, errors="replace", stdout=subprocess.PIPE, stderr=errors
+        ) as process:
+            for line in process.stdout:
+                if each is None or each(line):
+                    last.append(line)
+                    print(line, end="", flush=True)
+        good = process.returncode == 0
+        self.rows.append((name, time.monotonic() - start, used() - before, good))
+        if not good:
+            self.last_lines[name] = "".join(last)
+        return good
 
     def failures(self):
         return [name for name, _, _, good in self.rows if not good]
@@ -71,15 +88,16 @@ def used():
 
 def build(parts, profile):
     """Builds the Rust test programs. Returns the name, the file and the package directory of each."""
-    good, output = parts.run(
+    messages = []
+    good = parts.run(
         "build",
         # Does not build the examples; `make lint` checks that they compile.
         ["cargo", "test", *profile, "--locked", "--workspace", "--lib", "--bins", "--tests", "--no-run",
          "--message-format", "json-render-diagnostics"],
-        stdout=subprocess.PIPE,
+        each=messages.append,
     )  # fmt: skip
     programs = []
-    for line in output.splitlines() if good else []:
+    for line in messages if good else []:
         message = json.loads(line)
         if message.get("executable") and message["profile"]["test"]:
             target, package = message["target"], Path(message["manifest_path"]).parent
@@ -154,23 +172,25 @@ def finish(parts, passed, failed):
     """Prints the times and the closing line. Returns the exit status."""
     failed += len([name for name in parts.failures() if name not in SCRIPTS])
     print(f"\n{parts.table()}\n{processor()}; seed {os.environ['NUCLEUS_TEST_SEED']}")
+    for name, lines in parts.last_lines.items():
+        print(f"\n=== {name} failed. Its last lines:\n{lines.rstrip()}")
     print(f"{passed} passed, {failed} failed", flush=True)
     return 1 if failed else 0
 
 
 def run_script(parts, directory):
     """Runs DIRECTORY/run.sh and prints its lines as they come. Returns how many of its tests passed and failed."""
-    start, before = time.monotonic(), used()
     closing = None
-    with subprocess.Popen([f"{directory}/run.sh"], cwd=ROOT, text=True, stdout=subprocess.PIPE) as process:
-        for line in process.stdout:
-            closing = re.fullmatch(r"(\d+) passed, (\d+) failed", line.strip())
-            if not closing:
-                print(line, end="", flush=True)
-    parts.rows.append((directory, time.monotonic() - start, used() - before, process.returncode == 0))
+
+    def each(line):
+        nonlocal closing
+        closing = re.fullmatch(r"(\d+) passed, (\d+) failed", line.strip())
+        return not closing
+
+    good = parts.run(directory, [f"{directory}/run.sh"], each=each)
     passed, failed = (int(number) for number in closing.groups()) if closing else (0, 1)
     # After a failure before the first test, the last line reports no failure, or there is no last line.
-    return passed, max(failed, int(process.returncode != 0))
+    return passed, max(failed, int(not good))
 
 
 if __name__ == "__main__":

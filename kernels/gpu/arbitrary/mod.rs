@@ -20,8 +20,8 @@
 //!
 //! ```text
 //! records, state, list, shared_list, positions, division, weights ← plan, few, bin_entries, maximum, slice_block,
-//!   row_block, sample ← held, search, draw, drawn, histogram ← scan ← rest, ties, counted, weigh, interval ← decide,
-//!   whole_row ← finish ← this file
+//!   row_block, sample ← held, search, draw, drawn, histogram ← scan ← rest, ties, counted, weigh, interval ← row ←
+//!   list_draw, list_top_k ← list_top_p ← decide, whole_row ← finish ← this file
 //! ```
 
 mod bin_entries;
@@ -36,11 +36,15 @@ mod held;
 mod histogram;
 mod interval;
 mod list;
+mod list_draw;
+mod list_top_k;
+mod list_top_p;
 mod maximum;
 mod plan;
 mod positions;
 mod records;
 mod rest;
+mod row;
 mod row_block;
 mod sample;
 mod scan;

@@ -8,6 +8,7 @@ use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{order_key, MAX_FINITE_BITS, NEG_INF_KEY};
 use crate::semantics::rules::{has_no_candidate, is_candidate, survives_top_k, top_p_is_off};
 use crate::semantics::sizes::SUMMABLE;
+use crate::semantics::top_p::target;
 use crate::semantics::weights::{distance_bits, quantize, weight, ZERO_Q};
 
 /// A weight is added in two parts, because a sum of weights exceeds 32 bits. The low part has this number of bits.
@@ -42,6 +43,12 @@ pub(super) fn is_drawn(k: &Ptx, parameters: &Parameters<'_>, max_key: Int) -> Ma
 pub(super) fn has_top_p(k: &Ptx, parameters: &Parameters<'_>, max_key: Int) -> Mask {
     let off = top_p_is_off(k, has_no_candidate(k, max_key), parameters.get(Column::TopPMantissa));
     k.both(is_drawn(k, parameters, max_key), k.not(off))
+}
+
+/// The sum of weights that top-p must reach. `total` is the sum of all weights.
+pub(super) fn top_p_target(k: &Ptx, parameters: &Parameters<'_>, total: Wide) -> Wide {
+    let (mantissa, shift) = (parameters.get(Column::TopPMantissa), parameters.get(Column::TopPShift));
+    target(k, total, mantissa, shift)
 }
 
 /// The threshold and the last tie in a row without top-k.

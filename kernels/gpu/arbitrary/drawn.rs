@@ -1,7 +1,7 @@
 //! The kept entries of the drawn chunk, in shared memory. If they are not too many, the block compares all of them with
 //! each other to find the token. So it need not read the chunk.
 
-use super::row_block::THREADS;
+use super::row_block::{is_between, THREADS};
 use super::shared_list::SharedList;
 use crate::kernels::gpu::block::Block;
 use crate::ptx::{Int, Wide, WARP};
@@ -43,7 +43,7 @@ impl<'k> Drawn<'k> {
             });
             let upto = k.wide_group_sum(k.get_wide(sum), PER_ENTRY);
             let before = k.wide_difference(upto, k.widen(weight));
-            let is_token = k.both(k.wlt(before, target), k.not(k.wlt(upto, target)));
+            let is_token = is_between(k, [before, upto], target);
             let is_one = k.both(is_entry, k.eq(part, k.int(0)));
             k.when(k.both(is_one, is_token), || found(index));
         });

@@ -3,7 +3,7 @@
 //! weights use the results of this loop.
 
 use super::list::{Entry, List};
-use super::row_block::{sum_of, THREADS};
+use super::row_block::{is_between, sum_of, THREADS};
 use crate::kernels::gpu::block::{Block, SumsOfWords};
 use crate::ptx::{Float, Int, Mask, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
@@ -196,7 +196,7 @@ impl<'k> Sums<'k> {
     pub(super) fn find_weight(&self, place: &BinPlace<'k>, target: Wide) {
         let (k, before) = (self.block.k, self.weight_before());
         let upto = k.wadd(before, self.bins.weight());
-        k.when(k.both(k.wlt(before, target), k.not(k.wlt(upto, target))), || {
+        k.when(is_between(k, [before, upto], target), || {
             let (rest, weights) = (k.wide_difference(target, before), self.bins.weights());
             let mut upto = k.wide(0);
             let is_before = std::array::from_fn(|bin| {

@@ -4,13 +4,12 @@ use super::list::{Entry, List};
 use super::records::{Records, Weighed, FAILED, WEIGH};
 use super::row_block::RowBlock;
 use super::search::Bins;
-use super::weights::has_top_p;
+use super::weights::{has_top_p, top_p_target};
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::program_arrays::Column;
 use crate::ptx::{Int, Variable, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::rules::least_weight;
-use crate::semantics::top_p::target;
 
 /// The weights that the second pass collected: those that are at least `low` and less than `high`.
 pub(super) struct Interval<'a, 'k> {
@@ -41,15 +40,13 @@ impl Interval<'_, '_> {
         // The only collected weight; 0 if there are several.
         let single = k.variable(k.int(0));
         k.when(has_top_p(k, self.parameters, self.max_key), || {
-            let (mantissa, shift) =
-                (self.parameters.get(Column::TopPMantissa), self.parameters.get(Column::TopPShift));
             let sums = [of_chunk(Weighed::Total), above_of_chunk, of_chunk(Weighed::Collected)];
             // A thread without a chunk has the words 0. Collected weights are not 0. The complement reverses the order.
             let smallest = k.select(k.lt(k.int(0), largest), smallest, k.int(i32::MAX));
             let ([total, above, collected], [smallest, largest]) =
                 block.together(sums, [k.xor(smallest, k.int(-1)), largest]);
             let range = [k.xor(smallest, k.int(-1)), largest];
-            let target = target(k, total, mantissa, shift);
+            let target = top_p_target(k, self.parameters, total);
             k.when_else(k.not(k.wlt(above, target)), fail, || {
                 k.when(k.not(is_empty), || {
                     let rest = k.wide_difference(target, above);

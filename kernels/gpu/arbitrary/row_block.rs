@@ -213,11 +213,11 @@ impl<'k> RowBlock<'k> {
 
     /// Like [`RowBlock::running_sums`], but each thread has its value in parts: the low part, and the high part if
     /// there is one (see [`sum_of_parts`]). The sum of each part over all threads fits in 31 bits. So this method takes
-    /// less time. See [`Block::exchange`] for when it may be executed again.
-    pub(super) fn running_sums_of_parts(&self, mine: &[Int]) -> SumsOfParts {
-        let k = self.k;
+    /// less time. Returns the sum over the threads before this one, and the sum over the threads up to this one. See
+    /// [`Block::exchange`] for when it may be executed again.
+    pub(super) fn running_sums_of_parts(&self, mine: &[Int]) -> [Wide; 2] {
         let SumsOfWords { before, upto, .. } = self.block.sums_of_words(mine);
-        SumsOfParts { before: join_parts(k, &before), upto: join_parts(k, &upto) }
+        [before, upto].map(|parts| join_parts(self.k, &parts))
     }
 
     /// Makes [`RowBlock::pass`] return the number `otherwise` if no thread has the place. All threads call this before
@@ -380,14 +380,6 @@ impl RunningSums<'_> {
     }
 }
 
-/// The results of [`RowBlock::running_sums_of_parts`].
-pub(super) struct SumsOfParts {
-    /// The sum over the threads before this one.
-    pub(super) before: Wide,
-    /// The sum over the threads up to this one.
-    pub(super) upto: Wide,
-}
-
 /// Returns the value that has these parts: the low part, and the high part if there is one.
 pub(super) fn join_parts(k: &Ptx, parts: &[Int]) -> Wide {
     match *parts {
@@ -403,7 +395,7 @@ pub(super) fn sum_of(k: &Ptx, values: &[Wide]) -> Wide {
 }
 
 /// Whether a running sum that grows from `before` to `upto` reaches `target`, and has not reached it at `before`.
-fn is_between(k: &Ptx, [before, upto]: [Wide; 2], target: Wide) -> Mask {
+pub(super) fn is_between(k: &Ptx, [before, upto]: [Wide; 2], target: Wide) -> Mask {
     k.both(k.wlt(before, target), k.not(k.wlt(upto, target)))
 }
 

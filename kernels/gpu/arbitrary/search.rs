@@ -172,8 +172,7 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
         let sum = |part: Vec<Int>| part.into_iter().reduce(|a, b| k.add(a, b)).expect("a thread has bins");
         let parts: Vec<Int> = self.parts().into_iter().map(sum).collect();
         let sums = bins.block.running_sums_of_parts(&parts);
-        k.set_wide(self.sums[0], sums.before);
-        k.set_wide(self.sums[1], sums.upto);
+        self.sums.iter().zip(sums).for_each(|(&variable, sum)| k.set_wide(variable, sum));
     }
 
     /// The parts of the sums of the bins of this thread: the low parts, and the high parts if the search uses them.

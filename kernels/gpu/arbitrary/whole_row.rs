@@ -4,14 +4,13 @@
 use super::row_block::{RowBlock, THREADS};
 use super::sample::needs_top_k;
 use super::search::BINS;
-use super::weights::{has_top_p, weight_at, Weights};
+use super::weights::{has_top_p, top_p_target, weight_at, Weights};
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Mask, Shared, Variable, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::rules::{kept_weight, least_weight};
-use crate::semantics::top_p::target;
 
 /// The number of bits of each digit of an order key. Top-k selects digit by digit.
 const DIGITS: [u32; 3] = [11, 11, 10];
@@ -158,9 +157,7 @@ impl WholeRow<'_, '_> {
         });
         let mine = sums.iter().copied().reduce(|a, b| k.wadd(a, b)).expect("there are bins");
         let total = self.block.block.wide_sum(mine);
-        let (mantissa, shift) =
-            (self.parameters.get(Column::TopPMantissa), self.parameters.get(Column::TopPShift));
-        let target = target(k, total, mantissa, shift);
+        let target = top_p_target(k, self.parameters, total);
         let (bin, before, _) = self.block.locate_in_all(&sums, target, 0);
 
         self.clear();

@@ -6,7 +6,7 @@ use super::records::{Decided, Records, Scanned};
 use super::slice_block::SliceBlock;
 use super::weights::{add_all, Weights};
 use crate::kernels::spec::Spec;
-use crate::ptx::{Address, Int, Shared, Wide};
+use crate::ptx::{Address, Int, Mask, Ptx, Shared, Variable, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The largest number of weights that are collected in a row.
@@ -30,15 +30,107 @@ pub(super) struct Arrays<'a, 'k> {
     pub(super) len: Address,
 }
 
+/// The sums of the weights that this thread has read, in variables.
+struct Sums<'k> {
+    k: &'k Ptx,
+    total: WideVariable,
+    /// The sum of the weights that are at least [`Decided::High`].
+    above: WideVariable,
+    /// The sum of the collected weights.
+    collected: WideVariable,
+    /// The least and the largest collected weight.
+    least: Variable,
+    largest: Variable,
+}
+
+impl<'k> Sums<'k> {
+    fn new(k: &'k Ptx) -> Sums<'k> {
+        let [total, above, collected] = [0; 3].map(|value| k.wide_variable(k.wide(value)));
+        let [least, largest] = [i32::MAX, 0].map(|value| k.variable(k.int(value)));
+        Sums { k, total, above, collected, least, largest }
+    }
+
+    /// Adds those of some weights that are at least `high`.
+    fn add_above(&self, high: Int, weights: &[Int]) {
+        let k = self.k;
+        let large = k.variable(k.int(0));
+        weights.iter().for_each(|&weight| k.add_if(k.le(high, weight), large, weight));
+        add_all(k, self.above, [k.get(large)].into_iter());
+    }
+
+    /// Adds a collected weight.
+    fn add_collected(&self, weight: Int) {
+        let k = self.k;
+        add_all(k, self.collected, [weight].into_iter());
+        k.set(self.least, k.min(k.get(self.least), weight));
+        k.set(self.largest, k.max(k.get(self.largest), weight));
+    }
+
+    /// Returns the words of [`Weighed`](super::records::Weighed) for the warp.
+    fn of_warp(&self) -> Vec<Int> {
+        let k = self.k;
+        let sums = [self.total, self.above, self.collected].map(|sum| k.wide_warp_sum(k.get_wide(sum)));
+        let mut words: Vec<Int> = sums.into_iter().flat_map(|sum| [k.low(sum), k.high(sum)]).collect();
+        words.extend([k.warp_min(k.get(self.least)), k.warp_max(k.get(self.largest))]);
+        words
+    }
+}
+
+/// The interval of the weights that are collected.
+struct Collected<'k> {
+    k: &'k Ptx,
+    low: Int,
+    high: Int,
+    /// The number of weights in the interval, and the last one.
+    width: Int,
+    last: Int,
+}
+
+impl<'k> Collected<'k> {
+    fn new(k: &'k Ptx, low: Int, high: Int) -> Collected<'k> {
+        let (width, last) = (k.max(k.sub(high, low), k.int(0)), k.sub(high, k.int(1)));
+        Collected { k, low, high, width, last }
+    }
+
+    /// Adds those of some weights that are in the interval to the list. `index` returns the index in the row of the
+    /// weight at a place.
+    fn collect<L, S, E>(&self, list: &Collector<'_, L, S, E>, weights: &[Int], index: impl Fn(usize) -> Int)
+    where
+        L: Fn() -> Address,
+        S: Fn([Int; 2]) -> Mask,
+        E: Fn([Int; 2]) -> [Int; 2],
+    {
+        let &Collected { k, low, width, last, .. } = self;
+        // These are three forms of the same condition. If the forms were equal, the assembler would keep the results of
+        // eight comparisons. This takes more instructions than new comparisons.
+        let is_collected = |weight| k.unsigned_lt(k.sub(weight, low), width);
+        let is_any_collected = |any, &weight: &Int| k.unsigned_lt_or(k.sub(weight, low), width, any);
+        let is_collected_if_full = |weight| k.unsigned_lt(k.sub(last, weight), width);
+        let any = weights.iter().fold(k.never(), is_any_collected);
+        k.when(k.warp_any(any), || {
+            let entry = |place: usize| [weights[place], index(place)];
+            let before = list.state();
+            for (place, &weight) in weights.iter().enumerate() {
+                list.add_if(is_collected(weight), entry(place));
+            }
+            k.when(list.is_full(), || {
+                list.restore(before);
+                for (place, &weight) in weights.iter().enumerate() {
+                    k.when(is_collected_if_full(weight), || list.add(entry(place)));
+                }
+            });
+            list.make_room();
+        });
+    }
+}
+
 /// Weighs the chunk of this warp. `decided` contains the words of [`Decided`] for the row. The threads collect weights
 /// in the array `places` in shared memory.
 pub(super) fn weigh(slice: &SliceBlock<'_>, decided: &[Int], arrays: &Arrays<'_, '_>, places: Shared) {
     let k = slice.block.k;
     let word = |word: Decided| decided[word as usize];
     let weights = Weights::without_top_k(k, &slice.parameters, word(Decided::MaxKey));
-    let (low, high) = (word(Decided::Low), word(Decided::High));
-    let [total, above, collected] = [0; 3].map(|value| k.wide_variable(k.wide(value)));
-    let [least, largest] = [i32::MAX, 0].map(|value| k.variable(k.int(value)));
+    let sums = Sums::new(k);
     let list = Collector::new(
         k,
         ThreadPlaces::of(k, places),
@@ -46,9 +138,7 @@ pub(super) fn weigh(slice: &SliceBlock<'_>, decided: &[Int], arrays: &Arrays<'_,
         slice.row,
         || arrays.len,
         |[weight, _]| {
-            add_all(k, collected, [weight].into_iter());
-            k.set(least, k.min(k.get(least), weight));
-            k.set(largest, k.max(k.get(largest), weight));
+            sums.add_collected(weight);
             k.always()
         },
         |words| words,
@@ -57,9 +147,8 @@ pub(super) fn weigh(slice: &SliceBlock<'_>, decided: &[Int], arrays: &Arrays<'_,
     let accepts_raw = weights.accepts_raw();
     // The collected weights are larger than 0 and less than `high`. So if `high` is at most 1, no weight is collected,
     // and `above` is equal to `total`. In a plain draw, `high` is at most 1.
-    let is_divided = k.lt(k.int(1), high);
-    // The weights from `low` to `last` are collected.
-    let (width, last) = (k.max(k.sub(high, low), k.int(0)), k.sub(high, k.int(1)));
+    let is_divided = k.lt(k.int(1), word(Decided::High));
+    let collected = Collected::new(k, word(Decided::Low), word(Decided::High));
     // If the maximum of a slice has the weight 0, all weights of the slice are 0. In a plain draw, the records can
     // belong to another division of the row into slices: see `held.rs`. So a plain draw uses the maximum of the row.
     let record = k.element(slice.row, arrays.records, slice.slice);
@@ -68,41 +157,17 @@ pub(super) fn weigh(slice: &SliceBlock<'_>, decided: &[Int], arrays: &Arrays<'_,
     k.when(k.lt(k.int(0), weights.of(max, k.int(0))), || {
         slice.for_each_tile(|logits| {
             weights.of_tile(&logits, accepts_raw, |numbers, weights| {
-                add_all(k, total, weights.iter().copied());
+                add_all(k, sums.total, weights.iter().copied());
                 k.when(is_divided, || {
-                    let large = k.variable(k.int(0));
-                    weights.iter().for_each(|&weight| k.add_if(k.le(high, weight), large, weight));
-                    add_all(k, above, [k.get(large)].into_iter());
-                    // These are three forms of the same condition. If the forms were equal, the assembler would
-                    // keep the results of eight comparisons. This takes more instructions than new comparisons.
-                    let is_collected = |weight| k.unsigned_lt(k.sub(weight, low), width);
-                    let is_any_collected =
-                        |any, &weight: &Int| k.unsigned_lt_or(k.sub(weight, low), width, any);
-                    let is_collected_if_full = |weight| k.unsigned_lt(k.sub(last, weight), width);
-                    let any = weights.iter().fold(k.never(), is_any_collected);
-                    k.when(k.warp_any(any), || {
-                        let entry = |place: usize| [weights[place], logits.index(numbers[place])];
-                        let before = list.state();
-                        for (place, &weight) in weights.iter().enumerate() {
-                            list.add_if(is_collected(weight), entry(place));
-                        }
-                        k.when(list.is_full(), || {
-                            list.restore(before);
-                            for (place, &weight) in weights.iter().enumerate() {
-                                k.when(is_collected_if_full(weight), || list.add(entry(place)));
-                            }
-                        });
-                        list.make_room();
-                    });
+                    sums.add_above(collected.high, weights);
+                    collected.collect(&list, weights, |place| logits.index(numbers[place]));
                 });
             });
         });
     });
-    k.when(k.not(is_divided), || k.set_wide(above, k.get_wide(total)));
+    k.when(k.not(is_divided), || k.set_wide(sums.above, k.get_wide(sums.total)));
     k.when(is_divided, || list.reserve(&reserved));
-    let of_warp = [total, above, collected].map(|sum| k.wide_warp_sum(k.get_wide(sum)));
-    let mut words: Vec<Int> = of_warp.into_iter().flat_map(|sum| [k.low(sum), k.high(sum)]).collect();
-    words.extend([k.warp_min(k.get(least)), k.warp_max(k.get(largest))]);
+    let words = sums.of_warp();
     arrays.sums.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &words);
     k.when(is_divided, || list.flush(&reserved));
 }

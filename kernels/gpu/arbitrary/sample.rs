@@ -11,7 +11,7 @@ use crate::kernels::gpu::logits::{Run, SliceLogits};
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Float, Int, Mask, Ptx, Wide, WARP};
+use crate::ptx::{Float, Int, Mask, Ptx, Shared, Variable, Wide, WARP};
 use crate::semantics::arith::{Arith, Scalar};
 use crate::semantics::clean::{order_key, MAX_FINITE_BITS, NEG_INF_KEY};
 
@@ -249,67 +249,24 @@ const _: () = assert!(VECTOR * THREADS == 1 << DIGIT_BITS && THREADS == WARP * W
 /// this bin into smaller bins.
 fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
     let k = block.k;
-    let (bins, found) = (k.shared(1 << DIGIT_BITS), k.shared(3));
-    let mine = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread has keys");
-    // `least` is the smallest of the maxima of the groups. Each group has at least one key that reaches `least`. So if
-    // `rank` is at most the number of groups, at least `rank` keys reach `least`.
-    let of_group =
-        (0..GROUP.trailing_zeros()).fold(mine, |max, bit| k.max(max, k.from_partner(max, 1 << bit)));
-    let (least, largest) = block.range(of_group);
-    let is_bound = k.both(k.le(rank, k.int((THREADS / GROUP) as i32)), k.le(k.int(NEG_INF_KEY), least));
-    let least = k.select(is_bound, least, k.int(NEG_INF_KEY));
-    // Distances are unsigned integers, because they can exceed `i32::MAX`.
-    let farthest = k.sub(largest, least);
+    let search = BoundSearch::new(block, keys, rank);
     let most = k.add(rank, k.shr(rank, 4));
-
     let (first, before) = (k.variable(k.int(0)), k.variable(k.int(0)));
-    let shift = k.variable(k.max(k.sub(k.int(32 - DIGIT_BITS as i32), k.leading_zeros(farthest)), k.int(0)));
+    let zeros = k.leading_zeros(search.farthest);
+    let shift = k.variable(k.max(k.sub(k.int(32 - DIGIT_BITS as i32), zeros), k.int(0)));
     let (bound, is_open) = (k.variable(k.int(NEG_INF_KEY)), k.variable(k.int(1)));
     k.repeat_while(
         || k.eq(k.get(is_open), k.int(1)),
         || {
             let (start, by) = (k.get(first), k.get(shift));
             let mine = k.mul(block.thread, VECTOR);
-            k.store_shared_words(bins, mine, [k.int(0); VECTOR]);
-            // If there are fewer than `rank` keys, no thread overwrites these values.
-            k.when(block.is_first(), || {
-                (0..found.len()).for_each(|word| k.store_shared_at(found, word, k.int(1 << DIGIT_BITS)));
-            });
-            k.barrier();
-            // If the distance of a key is less than `start`, the subtraction wraps. The key is then counted after the
-            // keys of the bin that this step divides, or not at all. `Search::fill` explains this.
-            for &key in keys {
-                let distance = k.sub(largest, key);
-                let bin = k.shr_by(k.sub(distance, start), by);
-                let is_in_bins = k.unsigned_lt(bin, k.int(1 << DIGIT_BITS));
-                // The keys beyond the end of the row are `i32::MIN`. They are not counted, because `i32::MIN` is less
-                // than every possible bound.
-                let is_near = k.not(k.unsigned_lt(farthest, distance));
-                k.when(k.both(is_in_bins, is_near), || k.add_shared(bins, bin, k.int(1)));
-            }
-            k.barrier();
-            let counts: [Int; VECTOR] = k.load_shared_words(bins, mine);
-            let sum = counts.into_iter().reduce(|a, b| k.add(a, b)).expect("a thread has bins");
-            let mut running = k.add(k.get(before), block.sum_before(sum));
-            let after = k.add(running, sum);
-            k.when(k.both(k.lt(running, rank), k.le(rank, after)), || {
-                for (number, count) in counts.into_iter().enumerate() {
-                    let next = k.add(running, count);
-                    k.when(k.both(k.lt(running, rank), k.le(rank, next)), || {
-                        k.store_shared_at(found, 0, k.add(mine, k.int(number as i32)));
-                        k.store_shared_at(found, 1, running);
-                        k.store_shared_at(found, 2, next);
-                    });
-                    running = next;
-                }
-            });
-            k.barrier();
-            let [bin, before_bin, reaching] = [0, 1, 2].map(|word| k.load_shared_at(found, word));
+            search.fill(mine, (start, by));
+            let [bin, before_bin, reaching] = search.find(mine, before);
             let next = k.add(start, k.shl_by(bin, by));
             let last = k.add(next, k.sub(k.shl_by(k.int(1), by), k.int(1)));
-            let last = k.select(k.unsigned_lt(farthest, last), farthest, last);
+            let last = k.select(k.unsigned_lt(search.farthest, last), search.farthest, last);
             let exists = k.lt(bin, k.int(1 << DIGIT_BITS));
-            k.when(exists, || k.set(bound, k.sub(largest, last)));
+            k.when(exists, || k.set(bound, k.sub(search.largest, last)));
             k.set(first, next);
             k.set(before, before_bin);
             let is_close = k.either(k.le(reaching, most), k.eq(by, k.int(0)));
@@ -320,4 +277,85 @@ fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
         },
     );
     k.get(bound)
+}
+
+/// The search of [`bound_at`].
+struct BoundSearch<'a, 'k> {
+    block: &'a Block<'k>,
+    /// The keys of this thread.
+    keys: &'a [Int],
+    rank: Int,
+    /// The largest key.
+    largest: Int,
+    /// No bound has a larger distance from the largest key. Distances are unsigned integers, because they can exceed
+    /// `i32::MAX`.
+    farthest: Int,
+    /// The number of keys in each bin.
+    bins: Shared,
+    /// The number of the bin that a step found, the number of keys before this bin, and the number of keys up to its
+    /// end. If there are fewer than `rank` keys, all three words are the number of bins.
+    found: Shared,
+}
+
+impl<'a, 'k> BoundSearch<'a, 'k> {
+    fn new(block: &'a Block<'k>, keys: &'a [Int], rank: Int) -> BoundSearch<'a, 'k> {
+        let k = block.k;
+        let (bins, found) = (k.shared(1 << DIGIT_BITS), k.shared(3));
+        let mine = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread has keys");
+        // `least` is the smallest of the maxima of the groups. Each group has at least one key that reaches `least`. So
+        // if `rank` is at most the number of groups, at least `rank` keys reach `least`.
+        let of_group =
+            (0..GROUP.trailing_zeros()).fold(mine, |max, bit| k.max(max, k.from_partner(max, 1 << bit)));
+        let (least, largest) = block.range(of_group);
+        let is_bound = k.both(k.le(rank, k.int((THREADS / GROUP) as i32)), k.le(k.int(NEG_INF_KEY), least));
+        let least = k.select(is_bound, least, k.int(NEG_INF_KEY));
+        BoundSearch { block, keys, rank, largest, farthest: k.sub(largest, least), bins, found }
+    }
+
+    /// Counts the keys in the bins. The first bin begins at distance `start`. Each bin has `2^by` distances. `mine` is
+    /// the number of the first bin of this thread.
+    fn fill(&self, mine: Int, (start, by): (Int, Int)) {
+        let (k, found) = (self.block.k, self.found);
+        k.store_shared_words(self.bins, mine, [k.int(0); VECTOR]);
+        // If there are fewer than `rank` keys, no thread overwrites these values.
+        k.when(self.block.is_first(), || {
+            (0..found.len()).for_each(|word| k.store_shared_at(found, word, k.int(1 << DIGIT_BITS)));
+        });
+        k.barrier();
+        // If the distance of a key is less than `start`, the subtraction wraps. The key is then counted after the keys
+        // of the bin that this step divides, or not at all. `Search::fill` explains this.
+        for &key in self.keys {
+            let distance = k.sub(self.largest, key);
+            let bin = k.shr_by(k.sub(distance, start), by);
+            let is_in_bins = k.unsigned_lt(bin, k.int(1 << DIGIT_BITS));
+            // The keys beyond the end of the row are `i32::MIN`. They are not counted, because `i32::MIN` is less than
+            // every possible bound.
+            let is_near = k.not(k.unsigned_lt(self.farthest, distance));
+            k.when(k.both(is_in_bins, is_near), || k.add_shared(self.bins, bin, k.int(1)));
+        }
+        k.barrier();
+    }
+
+    /// Finds the first bin at which the running sum reaches the rank. `before` contains the number of keys before the
+    /// first bin. Returns the words of [`BoundSearch::found`]. Contains a barrier.
+    fn find(&self, mine: Int, before: Variable) -> [Int; 3] {
+        let (k, rank, found) = (self.block.k, self.rank, self.found);
+        let counts: [Int; VECTOR] = k.load_shared_words(self.bins, mine);
+        let sum = counts.into_iter().reduce(|a, b| k.add(a, b)).expect("a thread has bins");
+        let mut running = k.add(k.get(before), self.block.sum_before(sum));
+        let after = k.add(running, sum);
+        k.when(k.both(k.lt(running, rank), k.le(rank, after)), || {
+            for (number, count) in counts.into_iter().enumerate() {
+                let next = k.add(running, count);
+                k.when(k.both(k.lt(running, rank), k.le(rank, next)), || {
+                    k.store_shared_at(found, 0, k.add(mine, k.int(number as i32)));
+                    k.store_shared_at(found, 1, running);
+                    k.store_shared_at(found, 2, next);
+                });
+                running = next;
+            }
+        });
+        k.barrier();
+        [0, 1, 2].map(|word| k.load_shared_at(found, word))
+    }
 }

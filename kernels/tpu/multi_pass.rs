@@ -90,6 +90,32 @@ struct Edges {
     at_threshold: Value,
 }
 
+/// The values that determine the top-p threshold of each row.
+#[derive(Clone, Copy)]
+struct TopP {
+    kept: Kept,
+    /// The sum of the weights of the source.
+    sum: Wide,
+    /// The sum of all weights.
+    total: Wide,
+    /// The sum of weights that top-p must reach.
+    target: Wide,
+    /// A mask: the rows that need no search.
+    closed: Value,
+    /// The weight of the least kept entry.
+    lowest_weight: Value,
+}
+
+/// The scale on which a search for the top-p threshold interpolates.
+struct Scale<'a> {
+    /// See [`Search::ends`].
+    ends: [End; 2],
+    /// See [`Search::aim`].
+    aim: Value,
+    /// Receives the sum of the weights below a place, as a float. Returns [`Probed::log`] of this place.
+    log: Box<dyn Fn(Value) -> Value + 'a>,
+}
+
 impl Kept {
     /// Whether a raw logit at an index is kept as one of the `ties`.
     fn is_counted_tie(&self, cx: &Context<'_>, x: Value, index: Value) -> Value {
@@ -236,14 +262,7 @@ impl MultiPass<'_> {
             most_steps: None,
             narrow: None,
             probe: move |key| {
-                let edge = edge_below(k, key);
-                let (count, neighbors) = match self.source {
-                    Source::Candidates(list) if neighbors => {
-                        let (count, neighbors) = self.passes.count_in_list(cx, list, "count", edge);
-                        (count, Some(neighbors))
-                    }
-                    source => (self.passes.count(cx, source, "count", [edge])[0], None),
-                };
+                let (count, neighbors) = self.count_reaching(key, neighbors);
                 let sum = Some(k.widen(count));
                 Probed { reaches: k.ge(count, wanted), value: count, log: log(count), neighbors, sum }
             },
@@ -267,13 +286,33 @@ impl MultiPass<'_> {
             },
         );
         let threshold = k.choose(on, cx.full_key(found), k.i32(NEG_INF_KEY));
+        (threshold, self.edges(found, threshold), [reached, above])
+    }
+
+    /// Returns the number of entries that reach a key. If `neighbors` is true, also returns the entries next to the
+    /// key, unless the source is the whole row.
+    fn count_reaching(&self, key: Value, neighbors: bool) -> (Value, Option<Neighbors>) {
+        let (cx, edge) = (self.cx, edge_below(self.cx.k, key));
+        match self.source {
+            Source::Candidates(list) if neighbors => {
+                let (count, neighbors) = self.passes.count_in_list(cx, list, "count", edge);
+                (count, Some(neighbors))
+            }
+            source => (self.passes.count(cx, source, "count", [edge])[0], None),
+        }
+    }
+
+    /// Returns the floats around a top-k threshold. `found` is the short key of the threshold. `threshold` is its order
+    /// key, or that of −inf in a row without top-k.
+    fn edges(&self, found: Value, threshold: Value) -> Edges {
+        let (cx, k) = (self.cx, self.cx.k);
         // If −inf is kept, every candidate is above the threshold.
         let is_lowest = k.eq(threshold, k.i32(NEG_INF_KEY));
         let none_below = k.f32(f32::NEG_INFINITY);
         let below_threshold = k.choose(is_lowest, none_below, edge_below(k, threshold));
         let at_threshold = edge_below(k, cx.full_key(k.add(found, k.i32(1))));
         let at_threshold = k.choose(is_lowest, none_below, at_threshold);
-        (threshold, Edges { is_lowest, below_threshold, at_threshold }, [reached, above])
+        Edges { is_lowest, below_threshold, at_threshold }
     }
 
     /// Returns three values per row: the number of kept ties, the index of the last kept tie, and the number of ties in
@@ -426,7 +465,7 @@ impl MultiPass<'_> {
         let least = k.if_else(
             "a row has top-p",
             k.any_row(k.not(closed)),
-            || vec![self.top_p_threshold(kept, [sum, total], target, closed, lowest_weight)],
+            || vec![self.top_p_threshold(&TopP { kept, sum, total, target, closed, lowest_weight })],
             || vec![k.splat(lowest_weight)],
         );
         let least_weight = sampling.least_weight(cx, off, least[0]);
@@ -442,64 +481,21 @@ impl MultiPass<'_> {
         (least_weight, known)
     }
 
-    /// Returns the top-p threshold of each row: a weight. `target` is the sum of weights that top-p must reach. `sum`
-    /// is the sum of the weights of the source, and `total` is the sum of all weights. In the rows of `closed`, the
-    /// result is `lowest_weight`: the weight of the least kept entry.
-    fn top_p_threshold(
-        &self,
-        kept: Kept,
-        [sum, total]: [Wide; 2],
-        target: Wide,
-        closed: Value,
-        lowest_weight: Value,
-    ) -> Value {
+    /// Returns the top-p threshold of each row: a weight. In the rows of [`TopP::closed`], the result is
+    /// [`TopP::lowest_weight`].
+    fn top_p_threshold(&self, top_p: &TopP) -> Value {
         let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
+        let &TopP { kept, sum, total, target, closed, lowest_weight } = top_p;
         let lowest = cx.short_key(kept.threshold);
         let beyond = k.add(cx.short_key(sampling.max_key), k.i32(1));
         let high = k.choose(closed, k.add(lowest, k.i32(1)), beyond);
         let allowed = k.wsub(total, target);
-        let sum_of = |least: Value| {
-            self.passes.sum(cx, self.source, ("sum", 4), |iteration, register| {
-                kept_weight(k, self.weight(kept, iteration, register), least)
-            })
+        let Scale { ends, aim, log } = match self.source {
+            Source::AllLogits => self.top_p_scale_of_row(top_p, lowest, allowed),
+            Source::Candidates(_) => self.top_p_scale_of_list(top_p, allowed),
         };
-        let with_neighbors = |least: Value| {
-            let weight = |iteration: &Iteration<'_>, register| self.weight(kept, iteration, register);
-            let (sum, neighbors) = self.passes.sum_with_neighbors(cx, self.source, "sum", least, weight);
-            (sum, Some(neighbors))
-        };
-        // `log` receives the sum of the weights below a place, as a float. It returns [`Probed::log`] of this place.
-        type Log<'a> = Box<dyn Fn(Value) -> Value + 'a>;
-        let (ends, aim, log): ([End; 2], Value, Log<'_>) = match self.source {
-            Source::AllLogits => {
-                let log = |below| approximate_log2_of_float(k, below);
-                (self.top_p_ends(closed, lowest, allowed, sum), log(k.near(allowed)), Box::new(log))
-            }
-            // If entries that are not in the source have a weight, the sum of the weights below a logit contains their
-            // weights. Then the logarithm of this sum is nearly a linear function of the logit. Otherwise, the row has
-            // no small weights, and the sum itself is nearly a linear function of the logit.
-            Source::Candidates(_) => {
-                let one = k.f32(1.0);
-                let inverse = k.divide(one, k.fmax(k.near(allowed), one));
-                let share = move |below: Value| k.fmul(below, inverse);
-                let farthest = k.fsub(sampling.max, sampling.distance_of_octaves(cx, WEIGHT_BITS as f32));
-                let listed = self.unlisted.map_or(kept.threshold, |Unlisted { open, threshold, .. }| {
-                    k.choose(open, threshold, kept.threshold)
-                });
-                let low = k.fmax(float_of_key(k, listed), farthest);
-                let log: Log<'_> = match self.unlisted {
-                    Some(Unlisted { open, .. }) => Box::new(move |below| {
-                        k.choose(open, approximate_log2_of_float(k, k.fmax(below, one)), share(below))
-                    }),
-                    None => Box::new(share),
-                };
-                let low = End { logit: low, log: log(k.near(k.wsub(total, sum))) };
-                let high = End { logit: sampling.max, log: log(k.near(total)) };
-                ([low, high], log(k.near(allowed)), log)
-            }
-        };
-        let log_beyond = |excess: Value| log(k.fmax(k.fsub(k.near(allowed), excess), k.f32(1.0)));
         let log = &log;
+        let log_beyond = |excess: Value| log(k.fmax(k.fsub(k.near(allowed), excess), k.f32(1.0)));
         let entry = |weight| k.fmax(k.to_float(weight), k.f32(1.0));
         let passes = |neighbors: bool| Search {
             label: if neighbors {
@@ -515,24 +511,7 @@ impl MultiPass<'_> {
             open: |low_weight, high_weight| is_open(k, low_weight, high_weight),
             most_steps: None,
             narrow: None,
-            probe: move |key| {
-                let least = sampling.weight_of_key(cx, key);
-                let (reached, neighbors) =
-                    if neighbors { with_neighbors(least) } else { (sum_of(least), None) };
-                let reaches = k.not(k.wlt(reached, target));
-                let log = log(k.near(k.wsub(total, reached)));
-                // No entry has a weight between `least` and the weight of `above`. So the sum of the weights that are
-                // at least `least` does not change if `least` increases to the weight of `above`. The search ends
-                // earlier with the larger value.
-                let value = match neighbors {
-                    Some(Neighbors { above, .. }) => {
-                        let above = sampling.weight_of_key(cx, order_keys(k, above));
-                        k.choose(reaches, k.max(least, above), least)
-                    }
-                    None => least,
-                };
-                Probed { reaches, value, log, neighbors, sum: Some(reached) }
-            },
+            probe: move |key| self.probe_top_p(top_p, log, key, neighbors),
         };
         let narrow = Narrow { sums: [sum, k.wide(0)], target, entry: &entry, log_beyond: &log_beyond };
         self.threshold(
@@ -545,6 +524,72 @@ impl MultiPass<'_> {
                 ([found], failed)
             },
         )[0]
+    }
+
+    /// Probes a place in the search for the top-p threshold, with one pass. `log` is [`Scale::log`]. `neighbors` says
+    /// whether the pass also finds the entries next to the place.
+    fn probe_top_p(&self, top_p: &TopP, log: &dyn Fn(Value) -> Value, key: Value, neighbors: bool) -> Probed {
+        let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
+        let least = sampling.weight_of_key(cx, key);
+        let weight = |iteration: &Iteration<'_>, register| self.weight(top_p.kept, iteration, register);
+        let (reached, neighbors) = if neighbors {
+            let (sum, neighbors) = self.passes.sum_with_neighbors(cx, self.source, "sum", least, weight);
+            (sum, Some(neighbors))
+        } else {
+            let sum = self.passes.sum(cx, self.source, ("sum", 4), |iteration, register| {
+                kept_weight(k, weight(iteration, register), least)
+            });
+            (sum, None)
+        };
+        let reaches = k.not(k.wlt(reached, top_p.target));
+        let log = log(k.near(k.wsub(top_p.total, reached)));
+        // No entry has a weight between `least` and the weight of `above`. So the sum of the weights that are at least
+        // `least` does not change if `least` increases to the weight of `above`. The search ends earlier with the
+        // larger value.
+        let value = match neighbors {
+            Some(Neighbors { above, .. }) => {
+                let above = sampling.weight_of_key(cx, order_keys(k, above));
+                k.choose(reaches, k.max(least, above), least)
+            }
+            None => least,
+        };
+        Probed { reaches, value, log, neighbors, sum: Some(reached) }
+    }
+
+    /// Returns the scale of a search over all logits. `lowest` is the least short key. `allowed` is the sum of weights
+    /// that top-p may remove.
+    fn top_p_scale_of_row(&self, top_p: &TopP, lowest: Value, allowed: Wide) -> Scale<'_> {
+        let k = self.cx.k;
+        let log = |below| approximate_log2_of_float(k, below);
+        let ends = self.top_p_ends(top_p.closed, lowest, allowed, top_p.sum);
+        Scale { ends, aim: log(k.near(allowed)), log: Box::new(log) }
+    }
+
+    /// Returns the scale of a search over the candidate list. `allowed` is the sum of weights that top-p may remove.
+    ///
+    /// If entries that are not in the source have a weight, the sum of the weights below a logit contains their
+    /// weights. Then the logarithm of this sum is nearly a linear function of the logit. Otherwise, the row has no
+    /// small weights, and the sum itself is nearly a linear function of the logit.
+    fn top_p_scale_of_list(&self, top_p: &TopP, allowed: Wide) -> Scale<'_> {
+        let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
+        let &TopP { kept, sum, total, .. } = top_p;
+        let one = k.f32(1.0);
+        let inverse = k.divide(one, k.fmax(k.near(allowed), one));
+        let share = move |below: Value| k.fmul(below, inverse);
+        let farthest = k.fsub(sampling.max, sampling.distance_of_octaves(cx, WEIGHT_BITS as f32));
+        let listed = self.unlisted.map_or(kept.threshold, |Unlisted { open, threshold, .. }| {
+            k.choose(open, threshold, kept.threshold)
+        });
+        let low = k.fmax(float_of_key(k, listed), farthest);
+        let log: Box<dyn Fn(Value) -> Value> = match self.unlisted {
+            Some(Unlisted { open, .. }) => Box::new(move |below| {
+                k.choose(open, approximate_log2_of_float(k, k.fmax(below, one)), share(below))
+            }),
+            None => Box::new(share),
+        };
+        let low = End { logit: low, log: log(k.near(k.wsub(total, sum))) };
+        let high = End { logit: sampling.max, log: log(k.near(total)) };
+        Scale { ends: [low, high], aim: log(k.near(allowed)), log }
     }
 
     /// Returns [`FAST_STEPS`] or [`FAST_STEPS_OVER_LIST`], as the source requires. Returns `None` if logits have few
@@ -719,39 +764,17 @@ impl MultiPass<'_> {
             End { logit: sampling.max, log: approximate_log2(k, sum) },
         ];
         let Some(share) = self.passes.sample_share(cx) else { return ends };
-        let log_below = |least: Value| {
-            let below =
-                self.passes.sum_of_sample(cx, |weight| k.choose(k.lt(weight, least), weight, k.i32(0)));
-            k.fadd(approximate_log2(k, below), k.f32(-share.log2()))
-        };
         let beyond = k.add(cx.short_key(sampling.max_key), k.i32(1));
-        // The search ends at a place whose logarithm is this close to the aim.
-        const CLOSE: f32 = 0.04;
-        let search = Search {
-            label: "top-p threshold of a sample",
-            places: [lowest, k.choose(closed, k.add(lowest, k.i32(1)), beyond)],
-            values: [k.i32(0), k.i32(0)],
-            ends,
-            aim,
-            open: |low: Value, high: Value| k.eq(k.or(low, high), k.i32(0)),
-            most_steps: Some(6),
-            narrow: None,
-            probe: |key| {
-                let log = log_below(sampling.weight_of_key(cx, key));
-                let difference = k.fsub(aim, log);
-                let close = k.both(k.above(k.f32(CLOSE), difference), k.above(difference, k.f32(-CLOSE)));
-                let value = k.one_where(close);
-                Probed { reaches: k.at_least(difference, k.f32(0.0)), value, log, neighbors: None, sum: None }
-            },
-        };
-        let found = search.run(cx);
+        let places = [lowest, k.choose(closed, k.add(lowest, k.i32(1)), beyond)];
+        let found = self.top_p_in_sample(share, places, ends, aim);
         let place = k.choose(k.eq(found.high.value, k.i32(1)), found.high.place, found.low.place);
         let logit = float_of_key(k, cx.full_key(place));
         // The weights of the two ends differ from the weight of the result by this number of octaves.
         let step = sampling.distance_of_octaves(cx, 0.35);
-        let start = log_below(sampling.weight_of(cx, logit));
+        let start = self.log_below_in_sample(share, sampling.weight_of(cx, logit));
         let end = |logit: Value| {
-            let log = log_below(sampling.weight_of(cx, k.fmin(logit, sampling.max)));
+            let weight = sampling.weight_of(cx, k.fmin(logit, sampling.max));
+            let log = self.log_below_in_sample(share, weight);
             End { logit, log: k.fadd(aim, k.fsub(log, start)) }
         };
         let sampled = [end(k.fsub(logit, step)), end(k.fadd(logit, step))];
@@ -768,6 +791,41 @@ impl MultiPass<'_> {
             }
         };
         [chosen(0), chosen(1)]
+    }
+
+    /// Searches a sample of the weights for a place whose logarithm is close to `aim`. The value of such a place is 1,
+    /// and the value of another place is 0. `share` is the part of the weights that the sample contains. `places` and
+    /// `ends` are those of [`Search`].
+    fn top_p_in_sample(&self, share: f32, places: [Value; 2], ends: [End; 2], aim: Value) -> Range {
+        let (cx, k) = (self.cx, self.cx.k);
+        // The search ends at a place whose logarithm is this close to the aim.
+        const CLOSE: f32 = 0.04;
+        let search = Search {
+            label: "top-p threshold of a sample",
+            places,
+            values: [k.i32(0), k.i32(0)],
+            ends,
+            aim,
+            open: |low: Value, high: Value| k.eq(k.or(low, high), k.i32(0)),
+            most_steps: Some(6),
+            narrow: None,
+            probe: |key| {
+                let log = self.log_below_in_sample(share, self.sampling.weight_of_key(cx, key));
+                let difference = k.fsub(aim, log);
+                let close = k.both(k.above(k.f32(CLOSE), difference), k.above(difference, k.f32(-CLOSE)));
+                let value = k.one_where(close);
+                Probed { reaches: k.at_least(difference, k.f32(0.0)), value, log, neighbors: None, sum: None }
+            },
+        };
+        search.run(cx)
+    }
+
+    /// Returns the binary logarithm of the sum of the weights below `least`, as a sample of the weights estimates it.
+    /// `share` is the part of the weights that the sample contains.
+    fn log_below_in_sample(&self, share: f32, least: Value) -> Value {
+        let (cx, k) = (self.cx, self.cx.k);
+        let below = self.passes.sum_of_sample(cx, |weight| k.choose(k.lt(weight, least), weight, k.i32(0)));
+        k.fadd(approximate_log2(k, below), k.f32(-share.log2()))
     }
 
     /// Writes the k-slices, with one pass per slot. This is slow. Only debug calls need it, and only for blocks that

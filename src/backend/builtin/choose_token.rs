@@ -13,8 +13,8 @@ use super::reaching::{Bounds, Reaching};
 use super::row_kind::RowKind;
 use super::row_task::{Collected, KeptWeights, RowTask, LEAST_DRAWN};
 use super::split::split_collect;
-use super::strided_sample::share_at_least;
-use super::tail_bounds::tail_bounds;
+use super::strided_sample::{share_at_least, SAMPLE, SMALL_SAMPLE};
+use super::tail_bounds::{tail_bounds, Precision};
 use super::threshold_search::{copy_at_least, measure, pad, Measure, NO_HINT};
 use super::top_k::{bound_from_maxima, Kept};
 use super::top_p::{least_kept, Sampled, NO_ESTIMATE};
@@ -185,8 +185,10 @@ impl RowTask<'_> {
             self.collect_logits(Limit::fixed(floor), work);
             return self.draw_by_top_p_reaching(Some(floor), scale, work);
         }
-        let mut sampled = Sampled::new(level, self.row(), work.tops, scale, self.params, work.weights);
-        if self.parts <= 1 && sampled.as_ref().is_some_and(|sampled| sampled.is_peaked(level)) {
+        if self.parts <= 1
+            && Sampled::new(level, self.row(), work.tops, scale, self.params, SMALL_SAMPLE, work.weights)
+                .is_some_and(|sampled| sampled.is_peaked(level))
+        {
             if let Some(drawn) = self.draw_from_largest(scale, work) {
                 return drawn;
             }
@@ -194,8 +196,8 @@ impl RowTask<'_> {
                 self.collect_logits(Limit::fixed(floor), work);
                 return self.draw_by_top_p_reaching(Some(floor), scale, work);
             }
-            sampled = Sampled::new(level, self.row(), work.tops, scale, self.params, work.weights);
         }
+        let sampled = Sampled::new(level, self.row(), work.tops, scale, self.params, SAMPLE, work.weights);
         let estimate = sampled.map_or(NO_ESTIMATE, |sampled| sampled.threshold(level, work.spare));
         self.draw_by_weights(estimate, scale, work)
     }
@@ -246,16 +248,26 @@ impl RowTask<'_> {
         if collected < self.target(sum) {
             return None;
         }
-        let (low, high) = tail_bounds(level, row, work.bins, scale, bound, len)?;
-        let mut total = (sum + low, (sum + high).min(1 << TOTAL_BITS));
-        let mut found =
-            least_kept(level, weights, work.spare, least, NO_HINT, (collected, total), self.params);
+        let decide = |total, spare: &mut [i32]| {
+            least_kept(level, weights, spare, least, NO_HINT, (collected, total), self.params)
+        };
+        let bounds_of = |precision| {
+            let (low, high) = tail_bounds(level, row, work.bins, scale, (bound, len), precision)?;
+            Some((sum + low, (sum + high).min(1 << TOTAL_BITS)))
+        };
+        let mut total = bounds_of(Precision::Coarse)?;
+        let mut found = decide(total, work.spare);
+        // The close bounds still differ by about 1 per logit. If the coarse bounds differ by less than 2 per logit, the
+        // close bounds rarely decide.
+        if found.is_none() && collected >= self.target(total.0) && total.1 - total.0 > 2 * row.len() as u64 {
+            total = bounds_of(Precision::Close)?;
+            found = decide(total, work.spare);
+        }
         if found.is_none() && collected >= self.target(total.0) {
             // The bounds are too far apart. The exact total decides, without another search among the small weights.
             let sums = (&mut *work.spare, &mut *work.offsets);
             let exact = weigh_blocks(level, row, work.bins, scale, LEAST_DRAWN, sums).0;
-            total = (exact, exact);
-            found = least_kept(level, weights, work.spare, least, NO_HINT, (collected, total), self.params);
+            found = decide((exact, exact), work.spare);
         }
         let found = found?;
         let remainder = self.remainder(found.measure);

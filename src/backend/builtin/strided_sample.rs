@@ -9,6 +9,9 @@ use crate::dtype::Logits;
 /// The number of vectors in a sample of a long row.
 pub(super) const SAMPLE: usize = 2048 / LANES;
 
+/// The number of vectors in a sample that only decides which passes read the row.
+pub(super) const SMALL_SAMPLE: usize = SAMPLE / 4;
+
 /// The number of vectors from which [`share_at_least`] estimates a share. It is small, because the vectors are read
 /// from the second-level cache, which takes time. The callers need no precise estimate.
 pub(super) const SHARE_SAMPLE: usize = 512 / LANES;

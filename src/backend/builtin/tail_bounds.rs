@@ -18,141 +18,226 @@ const LEAST_READ: i32 = 8;
 /// the sum of a lane has at most 40 dependent additions, and each of them has a relative error of at most 2⁻²⁴.
 const GROUP: usize = 32;
 const SUM_ERROR: f64 = 1e-5;
-/// The least and the largest value of the quotient `(mean of Lines::at) / (power of two)`. In the first half of an
-/// octave, the quotient at the fraction `f` is `(a + b · f) / 2^f` with `a = (1 + 1.5 / √2) / 2` and
-/// `b = (1 + 1 / √2) / 2`. It is least at `f = 0` and largest at `f = 1 / ln 2 − a / b`. The second half has the same
-/// quotients.
-const LEAST_QUOTIENT: f64 = 1.030_330;
-const LARGEST_QUOTIENT: f64 = 1.045_891;
 /// An upper limit of the sum of the other relative errors. A weight contributes at most 4e-6 (2⁻¹⁸), and `q` at most
 /// 4e-6 (1.5 units of 2⁻¹⁸ octaves). The rounding of the straight lines contributes at most 9e-6 (the bits of a float
 /// are rounded to a multiple of 128).
 const OTHER_ERRORS: f64 = 1e-4;
 
+/// How close the bounds are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Precision {
+    /// The bounds differ by 1.5% of the sum, and by up to 1 per logit.
+    Coarse,
+    /// The bounds differ by 0.13% of the sum, and by up to 1 per logit. Computing them takes 1.5 times as long.
+    Close,
+}
+
 /// Returns a lower and an upper bound on the sum of all weights of logits below `bound`. `reaching` is the number of
 /// logits that are at least `bound`, and `bins` contains the block maxima. Returns `None` if the scale is too large or
 /// if the weights below the bound are tiny.
-///
-/// The mean of two functions approximates each power of two. Each function consists of straight lines. In the first
-/// function, the lines connect the values at whole octaves. In the second function, they connect the values in the
-/// middles of the octaves (N. N. Schraudolph, "A fast, compact approximation of the exponential function", 1999).
 pub(super) fn tail_bounds(
     level: Level,
     row: Logits<'_>,
     bins: &[f32],
     scale: WeightScale,
-    bound: f32,
-    reaching: usize,
+    (bound, reaching): (f32, usize),
+    precision: Precision,
 ) -> Option<(u64, u64)> {
-    let lines = Lines::new(scale, bound)?;
+    let line = Line::new(scale, bound)?;
     let floor = scale.floor(LEAST_READ);
     if bound < floor {
         return None;
     }
-    let sums = dispatch!(level, simd => with_element!(row, row, E => {
-        sum_of_lines::<_, E>(simd, row, bins, lines, floor)
-    }));
-    let lines = mean(sums.lines);
-    // The sum contains the value at the bound for each logit that reaches the bound.
-    let tail = lines - reaching as f64 * mean(sums.at_bound);
-    let error = lines * SUM_ERROR;
-    let rounding = 0.5 * (sums.blocks_read * BLOCK) as f64;
-    let unread = (bins.len() / BIN - sums.blocks_read) * BLOCK;
-    let low = (tail - error) * (1.0 - OTHER_ERRORS) / LARGEST_QUOTIENT - rounding;
-    let high = (tail + error) * (1.0 + OTHER_ERRORS) / LEAST_QUOTIENT
-        + rounding
-        + unread as f64 * f64::from(LEAST_READ - 1);
-    Some((low.max(0.0) as u64, high.max(0.0).ceil() as u64))
+    Some(dispatch!(level, simd => with_element!(row, row, E => match precision {
+        Precision::Coarse => sum::<_, E, TwoLines>(simd, row, bins, line, floor).bounds::<TwoLines>(bins, reaching),
+        Precision::Close => sum::<_, E, Cubic>(simd, row, bins, line, floor).bounds::<Cubic>(bins, reaching),
+    })))
 }
 
-/// The mean of the values of the two functions that [`Lines::at`] returns.
-fn mean([whole, half]: [f64; 2]) -> f64 {
-    (whole + half * std::f64::consts::FRAC_1_SQRT_2) / 2.0
+/// An approximation of powers of two. It starts from the float `2ⁿ · (1 + f)`, whose bits are a linear function of the
+/// exponent `n + f` (N. N. Schraudolph, "A fast, compact approximation of the exponential function", 1999).
+trait Approximation {
+    /// The least and the largest quotient of the approximation and the power of two.
+    const QUOTIENTS: (f64, f64);
+
+    /// Adds the approximations of two vectors to sums. `bits` are the bits of the floats `2ⁿ · (1 + f)`.
+    fn add<S: Simd>(bits: [i32x16<S>; 2], sums: &mut [f32x16<S>; 2]);
+
+    /// The sum of the approximations.
+    fn total(sums: [f64; 2]) -> f64;
 }
 
-/// The two functions of straight lines, for a logit. They compute the bits of a float as a number. Each whole octave of
-/// distance from the maximum decreases the exponent by 1. The fraction of an octave decreases the mantissa.
+/// The mean of two functions. Each consists of straight lines. In the first function, the lines connect the values at
+/// whole octaves. In the second function, they connect the values in the middles of the octaves.
+struct TwoLines;
+
+impl TwoLines {
+    const HALF_OCTAVE: i32 = 1 << (Line::MANTISSA_BITS - 1);
+}
+
+impl Approximation for TwoLines {
+    // In the first half of an octave, the quotient at the fraction `f` is `(a + b · f) / 2^f` with
+    // `a = (1 + 1.5 / √2) / 2` and `b = (1 + 1 / √2) / 2`. It is least at `f = 0` and largest at `f = 1 / ln 2 − a / b`.
+    // The second half has the same quotients.
+    const QUOTIENTS: (f64, f64) = (1.030_330, 1.045_891);
+
+    /// The first sum is that of the first function. The second sum is that of the second function, times √2.
+    #[inline(always)]
+    fn add<S: Simd>([first, second]: [i32x16<S>; 2], sums: &mut [f32x16<S>; 2]) {
+        let whole: [f32x16<S>; 2] = [first.bitcast(), second.bitcast()];
+        let half: [f32x16<S>; 2] =
+            [(first + Self::HALF_OCTAVE).bitcast(), (second + Self::HALF_OCTAVE).bitcast()];
+        sums[0] += whole[0] + whole[1];
+        sums[1] += half[0] + half[1];
+    }
+
+    fn total([whole, half]: [f64; 2]) -> f64 {
+        (whole + half * std::f64::consts::FRAC_1_SQRT_2) / 2.0
+    }
+}
+
+/// `2ⁿ · (1 + f)` times a polynomial in `1 + f`: a minimax approximation of `2^f / (1 + f)`.
+struct Cubic;
+
+impl Cubic {
+    const COEFFICIENTS: [f32; 4] = [-0.106_445_7, 0.707_475_83, -1.377_307_6, 1.775_614_7];
+
+    #[inline(always)]
+    fn add_vector<S: Simd>(bits: i32x16<S>, sum: &mut f32x16<S>) {
+        let line: f32x16<S> = bits.bitcast();
+        let mantissa: f32x16<S> = ((bits & (Line::LEAST_BITS - 1)) | 1.0_f32.to_bits() as i32).bitcast();
+        let [c3, c2, c1, c0] = Self::COEFFICIENTS;
+        let factor = mantissa.mul_add(c3, f32x16::splat(bits.simd, c2));
+        let factor = mantissa.mul_add(factor, f32x16::splat(bits.simd, c1));
+        let factor = mantissa.mul_add(factor, f32x16::splat(bits.simd, c0));
+        *sum = line.mul_add(factor, *sum);
+    }
+}
+
+impl Approximation for Cubic {
+    const QUOTIENTS: (f64, f64) = (0.999_337, 1.000_663);
+
+    #[inline(always)]
+    fn add<S: Simd>([first, second]: [i32x16<S>; 2], sums: &mut [f32x16<S>; 2]) {
+        Self::add_vector(first, &mut sums[0]);
+        Self::add_vector(second, &mut sums[1]);
+    }
+
+    fn total([first, second]: [f64; 2]) -> f64 {
+        first + second
+    }
+}
+
+/// The bits of the float `2ⁿ · (1 + f)` for a logit, as a linear function of its distance from the maximum.
 #[derive(Clone, Copy)]
-struct Lines {
+struct Line {
     max: f32,
-    /// A logit above this bound counts as the bound.
-    bound: f32,
+    /// The distance of the bound from the maximum. A logit above the bound counts as the bound.
+    least_distance: f32,
     slope: f32,
 }
 
-/// Values of both functions.
-struct Sums {
-    /// The sums of the functions over all logits that were read. A logit above the bound counts as the bound.
-    lines: [f64; 2],
-    at_bound: [f64; 2],
-    blocks_read: usize,
-}
-
-impl Lines {
+impl Line {
     const MANTISSA_BITS: u32 = 23;
     /// The bits of 2^[`WEIGHT_BITS`], as a number.
     const AT_MAX: f32 = ((127 + WEIGHT_BITS) << Self::MANTISSA_BITS) as f32;
-    /// The bits of the least normal float, as a number.
-    const LEAST: f32 = (1 << Self::MANTISSA_BITS) as f32;
-    const HALF_OCTAVE: i32 = 1 << (Self::MANTISSA_BITS - 1);
+    /// The bits of the least normal float, as an integer and as a number.
+    const LEAST_BITS: i32 = 1 << Self::MANTISSA_BITS;
+    const LEAST: f32 = Self::LEAST_BITS as f32;
 
-    fn new(scale: WeightScale, bound: f32) -> Option<Lines> {
+    fn new(scale: WeightScale, bound: f32) -> Option<Line> {
         let slope = -scale.scale * (1 << (Self::MANTISSA_BITS - OCTAVE_BITS)) as f32;
-        slope.is_finite().then_some(Lines { max: scale.max, bound, slope })
+        slope.is_finite().then_some(Line { max: scale.max, least_distance: scale.max - bound, slope })
     }
 
-    /// The function with lines between whole octaves, and √2 times the function with lines between half octaves.
+    // The maxima compare the bits of the floats as integers. On AMD Zen 5, more units compute maxima of integers than
+    // maxima of floats. One of the two operands is always positive, so the results are the same.
     #[inline(always)]
-    fn at<S: Simd>(self, x: f32x16<S>) -> [f32x16<S>; 2] {
+    fn at<S: Simd>(self, x: f32x16<S>) -> i32x16<S> {
         let simd = x.simd;
-        let distance = f32x16::splat(simd, self.max) - x.min(f32x16::splat(simd, self.bound));
+        let distance = at_least(f32x16::splat(simd, self.max) - x, self.least_distance);
         let bits = distance.mul_add(f32x16::splat(simd, self.slope), f32x16::splat(simd, Self::AT_MAX));
-        let bits: i32x16<S> = bits.max(f32x16::splat(simd, Self::LEAST)).to_int();
-        [bits.bitcast(), (bits + Self::HALF_OCTAVE).bitcast()]
+        at_least(bits, Self::LEAST).to_int()
+    }
+}
+
+/// The larger of two floats. `limit` is at least +0. The bits of floats from +0 on have the order of the floats, and all
+/// other floats are negative as integers.
+#[inline(always)]
+fn at_least<S: Simd>(x: f32x16<S>, limit: f32) -> f32x16<S> {
+    x.bitcast::<i32x16<S>>().max(i32x16::splat(x.simd, limit.to_bits() as i32)).bitcast()
+}
+
+/// Sums of approximations.
+struct Sums {
+    /// The sum for all logits that were read. A logit above the bound counts as the bound.
+    read: f64,
+    at_bound: f64,
+    blocks_read: usize,
+}
+
+impl Sums {
+    /// Bounds on the sum of the weights below the bound.
+    fn bounds<A: Approximation>(&self, bins: &[f32], reaching: usize) -> (u64, u64) {
+        let (least_quotient, largest_quotient) = A::QUOTIENTS;
+        // The sum contains the value at the bound for each logit that reaches the bound.
+        let tail = self.read - reaching as f64 * self.at_bound;
+        let error = self.read * SUM_ERROR;
+        let rounding = 0.5 * (self.blocks_read * BLOCK) as f64;
+        let unread = (bins.len() / BIN - self.blocks_read) * BLOCK;
+        let low = (tail - error) * (1.0 - OTHER_ERRORS) / largest_quotient - rounding;
+        let high = (tail + error) * (1.0 + OTHER_ERRORS) / least_quotient
+            + rounding
+            + unread as f64 * f64::from(LEAST_READ - 1);
+        (low.max(0.0) as u64, high.max(0.0).ceil() as u64)
     }
 }
 
 #[inline(always)]
-fn sum_of_lines<S: Simd, E: Element>(
+fn sum<S: Simd, E: Element, A: Approximation>(
     simd: S,
     row: &[E::Bits],
     bins: &[f32],
-    lines: Lines,
+    line: Line,
     floor: f32,
 ) -> Sums {
-    let [whole, half] = lines.at(f32x16::splat(simd, lines.bound));
-    let at_bound = [f64::from(whole.to_array()[0]), f64::from(half.to_array()[0])];
-    let mut sums = Sums { lines: [0.0; 2], at_bound, blocks_read: 0 };
+    let zero = [f32x16::splat(simd, 0.0); 2];
+    let mut at_bound = zero;
+    // The maximum counts as the bound.
+    A::add([line.at(f32x16::splat(simd, line.max)); 2], &mut at_bound);
+    let at_bound = A::total([lane(at_bound[0]), lane(at_bound[1])]) / 2.0;
+    let mut sums = Sums { read: 0.0, at_bound, blocks_read: 0 };
     let blocks = Blocks::<E>::new(row);
     for (i, bins) in bins.chunks(GROUP * BIN).enumerate() {
         let mut bins = bins.as_chunks::<BIN>().0.iter();
-        let zero = f32x16::splat(simd, 0.0);
-        let (mut whole, mut half) = (zero, zero);
+        let mut group = zero;
         for blocks in blocks.range(i * GROUP..i * GROUP + bins.len()) {
             for (block, bin) in blocks.iter().zip(&mut bins) {
                 if reaches(simd, bin, floor) {
-                    let (mut whole_here, mut half_here) = (zero, zero);
+                    let mut here = zero;
                     for pair in block.as_chunks::<{ 2 * LANES }>().0 {
                         let [first, second] = E::unordered_pair(simd, pair);
-                        let (first, second) = (lines.at(first), lines.at(second));
-                        whole_here += first[0] + second[0];
-                        half_here += first[1] + second[1];
+                        A::add([line.at(first), line.at(second)], &mut here);
                     }
-                    whole += whole_here;
-                    half += half_here;
+                    group[0] += here[0];
+                    group[1] += here[1];
                     sums.blocks_read += 1;
                 }
             }
         }
-        sums.lines[0] += sum(whole);
-        sums.lines[1] += sum(half);
+        sums.read += A::total([sum_of_lanes(group[0]), sum_of_lanes(group[1])]);
     }
     sums
 }
 
+#[inline(always)]
+fn lane<S: Simd>(lanes: f32x16<S>) -> f64 {
+    f64::from(lanes.to_array()[0])
+}
+
 /// The sum of the lanes.
 #[inline(always)]
-fn sum<S: Simd>(lanes: f32x16<S>) -> f64 {
+fn sum_of_lanes<S: Simd>(lanes: f32x16<S>) -> f64 {
     let mut sum = 0.0;
     for lane in lanes.to_array() {
         sum += f64::from(lane);
@@ -171,7 +256,8 @@ mod tests {
     }
 
     /// The block maxima of a row, each in every lane.
-    fn bins(row: &[f32]) -> Vec<f32> {
+    fn bins(row: Logits<'_>) -> Vec<f32> {
+        let Logits::F32(row) = row else { unreachable!("the rows are f32") };
         let max = |block: &[f32]| block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         row.chunks(BLOCK).flat_map(|block| [max(block); BIN]).collect()
     }
@@ -189,25 +275,56 @@ mod tests {
                     let bound = max - octave * octaves;
                     let reaching = row.iter().filter(|&&x| x >= bound).count();
                     let sum: f64 = row.iter().filter(|&&x| x < bound).map(|&x| exact(scale, x)).sum();
-                    let found =
-                        tail_bounds(Level::new(), Logits::F32(&row), &bins(&row), scale, bound, reaching);
-                    let (low, high) = found.expect("bounds exist");
-                    let case = format!("{scale:?}, {step}, {octaves}: {sum} in {low}..={high}");
-                    assert!(low as f64 <= sum && sum <= high as f64, "{case}");
                     let all: f64 = row.iter().map(|&x| exact(scale, x)).sum();
-                    let width = 0.017 * sum + 1e-4 * all + 8.0 * row.len() as f64;
-                    assert!((high - low) as f64 <= width, "{case}");
+                    for (precision, width) in [(Precision::Coarse, 0.017), (Precision::Close, 0.0018)] {
+                        let row = Logits::F32(&row);
+                        let reached = (bound, reaching);
+                        let found = tail_bounds(Level::new(), row, &bins(row), scale, reached, precision);
+                        let (low, high) = found.expect("bounds exist");
+                        let case =
+                            format!("{scale:?}, {step}, {octaves}, {precision:?}: {sum} in {low}..={high}");
+                        assert!(low as f64 <= sum && sum <= high as f64, "{case}");
+                        let width = width * sum + 1e-4 * all + 8.0 * row.len() as f64;
+                        assert!((high - low) as f64 <= width, "{case}");
+                    }
                 }
             }
         }
     }
 
+    /// Computes the quotients of an approximation for all fractions of an octave in small steps.
+    fn check_quotients<A: Approximation>() {
+        let (mut least, mut largest) = (f64::INFINITY, 0.0_f64);
+        for mantissa in (0..1 << Line::MANTISSA_BITS).step_by(64) {
+            let fraction = f64::from(mantissa) / f64::from(1 << Line::MANTISSA_BITS);
+            let twice = dispatch!(Level::new(), simd => {
+                let mut sums = [f32x16::splat(simd, 0.0); 2];
+                let bits = i32x16::splat(simd, 1.0_f32.to_bits() as i32 | mantissa);
+                A::add([bits; 2], &mut sums);
+                A::total([lane(sums[0]), lane(sums[1])])
+            });
+            let quotient = twice / 2.0 / fraction.exp2();
+            (least, largest) = (least.min(quotient), largest.max(quotient));
+        }
+        let (low, high) = A::QUOTIENTS;
+        // The constants include the rounding errors of f32.
+        assert!(low <= least && least < low + 2e-6, "{least}, expected {low}");
+        assert!(high - 2e-6 < largest && largest <= high, "{largest}, expected {high}");
+    }
+
+    #[test]
+    fn the_quotients_of_the_approximations_are_as_stated() {
+        check_quotients::<TwoLines>();
+        check_quotients::<Cubic>();
+    }
+
     #[test]
     fn scales_and_bounds_without_a_use_have_no_bounds() {
         let row = [1.0, 0.0];
+        let row = Logits::F32(&row);
         let of = |scale, bound| {
             let scale = WeightScale { max: 1.0, scale };
-            tail_bounds(Level::new(), Logits::F32(&row), &bins(&row), scale, bound, 1)
+            tail_bounds(Level::new(), row, &bins(row), scale, (bound, 1), Precision::Coarse)
         };
         assert_eq!(of(1e38, 1.0), None);
         assert_eq!(of(1e7, 0.0), None);

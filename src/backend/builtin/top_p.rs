@@ -71,18 +71,19 @@ pub(super) struct Sampled<'w> {
 }
 
 impl<'w> Sampled<'w> {
-    /// Weighs the group maxima and a sample. Writes the weights of the sample to `weights`. Returns `None` if the row
-    /// is too short for a sample.
+    /// Weighs the group maxima and a sample of `vectors` vectors, [`SAMPLE`] or fewer. Writes the weights of the sample
+    /// to `weights`. Returns `None` if the row is too short for a sample.
     pub(super) fn new(
         level: Level,
         row: Logits<'_>,
         tops: &[f32],
         scale: WeightScale,
         params: &RowParams,
+        vectors: usize,
         weights: &'w mut [i32],
     ) -> Option<Sampled<'w>> {
-        let stride = stride_of(row.len())?;
-        let weights = &mut weights[..SAMPLE * LANES];
+        let stride = stride_of(row.len())? * (SAMPLE / vectors);
+        let weights = &mut weights[..vectors * LANES];
         let maxima = dispatch!(level, simd => {
             with_element!(row, row, E => weigh_sample::<_, E>(simd, row, stride, scale, weights));
             weigh_maxima(simd, tops, scale)

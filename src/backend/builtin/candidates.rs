@@ -6,6 +6,7 @@ use super::collect_few::collect_few;
 use super::lanes::LANES;
 use super::layout::{Part, BIN, BLOCK};
 use super::locate::{first_collected, first_in_row, index_of};
+use super::page_output::Staging;
 use super::pages::Pages;
 use super::reaching::{scan_and_collect_reaching, Bounds, Reaching};
 use super::row_kind::RowKind;
@@ -221,7 +222,9 @@ impl RowTask<'_> {
                 self.parts,
                 work.keys,
                 work.offsets,
-                |part, values, offsets| scan_and_collect(level, part.row, limit, values, offsets),
+                |part, values, offsets| {
+                    scan_and_collect(level, part.row, limit, (values, offsets), &mut Staging::new())
+                },
                 Summary::and,
             );
             (summary, collected) = (found, Collected { limit, len, ..collected });

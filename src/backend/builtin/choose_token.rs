@@ -1,12 +1,12 @@
 //! Chooses a row's token from its candidates: weights, top-p, min-p and the draw.
 
-use fearless_simd::{dispatch, prelude::*, Level, Simd};
+use fearless_simd::{dispatch, Level};
 
 use super::bounds::Limit;
 use super::candidates::{Candidates, LARGEST_SHARE, LARGEST_SHARE_FOR_TOP_P};
 use super::collect_few::collect_few;
 use super::draw::{draw, draw_by_blocks, index_of_weight};
-use super::lanes::LANES;
+use super::lanes::{lanes_of, LANES};
 use super::locate::index_of;
 use super::pages::Pages;
 use super::reaching::{Bounds, Reaching};
@@ -33,12 +33,6 @@ use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 /// all logits takes about as much time as collecting some of them.
 fn largest_share(level: Level) -> f32 {
     dispatch!(level, simd => if lanes_of(simd) == LANES { 0.2 } else { 0.9 })
-}
-
-/// The number of 32-bit lanes of a register.
-#[inline(always)]
-fn lanes_of<S: Simd>(_simd: S) -> usize {
-    S::f32s::LEN
 }
 
 /// In a peaked row, about this number of the largest entries are collected to decide which entries top-p keeps.

@@ -8,8 +8,10 @@ use super::blocks::{for_vectors, reaches, BlockOutput, Blocks};
 use super::bounds::Limit;
 use super::element::{with_element, Bf16, Element, Element16, F16, F32};
 use super::key16;
-use super::lanes::{load, Lanes, LANES};
+use super::lanes::{lanes_of, load, Lanes, LANES};
 use super::layout::{BIN, BLOCK};
+use super::page_output::{Contiguous, PageOutput, SeparatePages, Staging};
+use super::pages::PAGE;
 use super::scan::Summary;
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
@@ -68,17 +70,30 @@ fn collect_impl<S: Simd, E: Element>(
 }
 
 /// Scans a row and collects elements in one pass. The limit is an estimate, because no maxima are known yet. The pass
-/// records no block maxima and no group maxima.
+/// records no block maxima and no group maxima. For each block, writes the number of elements collected before it to
+/// `offsets`. Returns the number of collected elements.
 pub(super) fn scan_and_collect(
     level: Level,
     row: Logits<'_>,
     limit: Limit,
-    values: &mut [i32],
-    offsets: &mut [u32],
+    (values, offsets): (&mut [i32], &mut [u32]),
+    staging: &mut Staging,
 ) -> (Summary, usize) {
-    let (blocks, mut counts) = (offsets.len(), [0]);
-    let summary = scan_and_collect_by_pages(level, row, limit, blocks, (values, offsets, &mut counts));
-    (summary, counts[0] as usize)
+    // With registers of eight lanes, on AMD Zen 5, the copies of a staging array take as much time as they save.
+    if dispatch!(level, simd => lanes_of(simd)) < LANES {
+        let (blocks, mut count) = (offsets.len(), [0]);
+        let arrays = (values, offsets, &mut count[..]);
+        let summary = scan_and_collect_by_pages(level, row, limit, blocks, arrays);
+        return (summary, count[0] as usize);
+    }
+    let mut output = Contiguous::new(values, staging);
+    // A page of the row occupies 4 KiB.
+    let page_blocks = match row {
+        Logits::F32(_) => PAGE / BLOCK,
+        Logits::Bf16(_) | Logits::F16(_) => Staging::MOST_BLOCKS,
+    };
+    let summary = scan_and_collect_to(level, row, limit, page_blocks, offsets, &mut output);
+    (summary, output.collected())
 }
 
 /// [`scan_and_collect`] for pages of `page_blocks` blocks. If a page starts at index `i` of the row, its collected
@@ -90,12 +105,24 @@ pub(super) fn scan_and_collect_by_pages(
     row: Logits<'_>,
     limit: Limit,
     page_blocks: usize,
-    arrays: (&mut [i32], &mut [u32], &mut [u32]),
+    (values, offsets, counts): (&mut [i32], &mut [u32], &mut [u32]),
+) -> Summary {
+    let mut output = SeparatePages::new(values, counts);
+    scan_and_collect_to(level, row, limit, page_blocks, offsets, &mut output)
+}
+
+fn scan_and_collect_to(
+    level: Level,
+    row: Logits<'_>,
+    limit: Limit,
+    page_blocks: usize,
+    offsets: &mut [u32],
+    output: &mut impl PageOutput,
 ) -> Summary {
     dispatch!(level, simd => match row {
-        Logits::Bf16(row) => scan_and_collect_16::<_, Bf16>(simd, row, limit, page_blocks, arrays),
-        Logits::F16(row) => scan_and_collect_16::<_, F16>(simd, row, limit, page_blocks, arrays),
-        Logits::F32(row) => scan_and_collect_impl::<_, F32>(simd, row, limit, page_blocks, arrays),
+        Logits::Bf16(row) => scan_and_collect_16::<_, Bf16>(simd, row, limit, page_blocks, offsets, output),
+        Logits::F16(row) => scan_and_collect_16::<_, F16>(simd, row, limit, page_blocks, offsets, output),
+        Logits::F32(row) => scan_and_collect_impl::<_, F32>(simd, row, limit, page_blocks, offsets, output),
     })
 }
 
@@ -105,34 +132,36 @@ fn scan_and_collect_impl<S: Simd, E: Element>(
     row: &[E::Bits],
     limit: Limit,
     page_blocks: usize,
-    (values, offsets, counts): (&mut [i32], &mut [u32], &mut [u32]),
+    offsets: &mut [u32],
+    output: &mut impl PageOutput,
 ) -> Summary {
     let a = Lanes(simd);
     let blocks = Blocks::<E>::new(row);
     let mut max = [a.float(f32::NEG_INFINITY); 2];
     let mut poison = [a.float(0.0); 2];
-    for (page, (offsets, count)) in offsets.chunks_mut(page_blocks).zip(counts).enumerate() {
+    for (page, offsets) in offsets.chunks_mut(page_blocks).enumerate() {
         let first = page * page_blocks;
-        let values = &mut values[first * BLOCK..];
+        let before = output.collected();
+        let (values, position) = output.start(first * BLOCK, &row[first * BLOCK..]);
         let mut len = 0;
         let mut rest = offsets.iter_mut();
         for blocks in blocks.range(first..first + rest.len()) {
             for (block, offset) in blocks.iter().zip(&mut rest) {
-                *offset = (first * BLOCK + len) as u32;
-                let limit = a.float(limit.at(len));
-                let mut output = BlockOutput::new(values, len);
+                *offset = (position + len) as u32;
+                let limit = a.float(limit.at(before + len));
+                let mut here = BlockOutput::new(values, len);
                 for pair in block.as_chunks::<{ 2 * LANES }>().0 {
                     let pair = E::pair(simd, pair);
                     for i in 0..2 {
                         max[i] = max[i].max(pair[i]);
                         poison[i] += pair[i];
-                        output.push(a.to_bits(pair[i]), pair[i].simd_ge(limit));
+                        here.push(a.to_bits(pair[i]), pair[i].simd_ge(limit));
                     }
                 }
-                len += output.len();
+                len += here.len();
             }
         }
-        *count = len as u32;
+        output.end(len);
     }
     let poison = (poison[0] + poison[1]).to_array().into_iter().sum();
     Summary::of_lanes(max[0].max(max[1]), poison)
@@ -150,28 +179,30 @@ fn scan_and_collect_16<S: Simd, E: Element16>(
     row: &[u16],
     limit: Limit,
     page_blocks: usize,
-    (values, offsets, counts): (&mut [i32], &mut [u32], &mut [u32]),
+    offsets: &mut [u32],
+    output: &mut impl PageOutput,
 ) -> Summary {
     if S::f32s::LEN < LANES {
-        return scan_and_collect_impl::<S, E>(simd, row, limit, page_blocks, (values, offsets, counts));
+        return scan_and_collect_impl::<S, E>(simd, row, limit, page_blocks, offsets, output);
     }
     let (least, largest) = (key16::least_key::<E>(), key16::largest_key::<E>());
     let [limit_key, later_key] = [limit.bound, limit.later].map(key16::least_key_at_least::<E>);
     let blocks = Blocks::<E>::new(row);
     let (mut max, mut min) = (i16x32::splat(simd, least), i16x32::splat(simd, largest));
-    for (page, (offsets, count)) in offsets.chunks_mut(page_blocks).zip(counts).enumerate() {
+    for (page, offsets) in offsets.chunks_mut(page_blocks).enumerate() {
         let first = page * page_blocks;
-        let values = &mut values[first * BLOCK..];
+        let before = output.collected();
+        let (values, position) = output.start(first * BLOCK, &row[first * BLOCK..]);
         let narrow: &mut [u16] = bytemuck::cast_slice_mut(values);
         let mut len = 0;
         let mut rest = offsets.iter_mut();
         for blocks in blocks.range(first..first + rest.len()) {
             for (block, offset) in blocks.iter().zip(&mut rest) {
-                *offset = (first * BLOCK + len) as u32;
+                *offset = (position + len) as u32;
                 // See `Limit::at`.
-                let limit_key = if len >= limit.enough { black_box(later_key) } else { limit_key };
+                let limit_key = if before + len >= limit.enough { black_box(later_key) } else { limit_key };
                 let limit = i16x32::splat(simd, limit_key);
-                let output: &mut [u16; BLOCK + PAIR] =
+                let place: &mut [u16; BLOCK + PAIR] =
                     (&mut narrow[len..len + BLOCK + PAIR]).try_into().expect("as long as the slice");
                 let mut here = 0;
                 for pair in block.as_chunks::<PAIR>().0 {
@@ -182,13 +213,13 @@ fn scan_and_collect_16<S: Simd, E: Element16>(
                     // `here` is below `BLOCK`. The remainder operation shows the compiler that a pair fits.
                     let at = here % BLOCK;
                     here += mask.to_bitmask().count_ones() as usize;
-                    bits.compress(mask).store_slice(&mut output[at..at + PAIR]);
+                    bits.compress(mask).store_slice(&mut place[at..at + PAIR]);
                 }
                 len += here;
             }
         }
         widen_in_place::<S, E>(simd, values, len);
-        *count = len as u32;
+        output.end(len);
     }
     let max = max.to_array().into_iter().fold(least, i16::max);
     let min = min.to_array().into_iter().fold(largest, i16::min);
@@ -215,11 +246,31 @@ fn widen_in_place<S: Simd, E: Element16>(simd: S, values: &mut [i32], len: usize
 mod tests {
     use super::super::bounds::{bound_of_key, LEAST_KEY};
     use super::super::key16::{key_of, value_of};
+    use super::super::lanes::levels;
     use super::*;
 
-    /// The pass collects exactly the elements that are at least the bound, in order.
+    /// Checks the pass with several instruction sets. It must collect exactly the elements that reach the limit, in order.
+    fn check(row: Logits<'_>, widened: &[f32], limit: Limit) {
+        let (mut expected, mut before) = (Vec::new(), Vec::new());
+        for block in widened.chunks(BLOCK) {
+            before.push(expected.len() as u32);
+            let bound = limit.at(expected.len());
+            expected.extend(block.iter().filter(|&&x| x >= bound).map(|x| x.to_bits() as i32));
+        }
+        for level in levels() {
+            let mut values = vec![0; before.len() * BLOCK + LANES];
+            let mut offsets = vec![0; before.len()];
+            let arrays = (&mut values[..], &mut offsets[..]);
+            let (summary, len) = scan_and_collect(level, row, limit, arrays, &mut Staging::new());
+            assert_eq!(values[..len], expected);
+            assert_eq!(offsets, before);
+            assert!(summary.is_plain());
+            assert_eq!(summary.max, widened.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        }
+    }
+
     #[test]
-    fn collects_what_reaches_the_bound() {
+    fn collects_what_reaches_the_limit() {
         let mut state = 1_u32;
         let mut random = move || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -227,27 +278,16 @@ mod tests {
         };
         for vocab in [1_usize, 100, 128, 1000, 5000] {
             let row: Vec<u16> = (0..vocab).map(|_| random() & 0xfbff & 0xff7f).collect();
+            let widened: [Vec<f32>; 2] = [
+                row.iter().map(|&x| value_of::<Bf16>(key_of(x))).collect(),
+                row.iter().map(|&x| value_of::<F16>(key_of(x))).collect(),
+            ];
             for key in [LEAST_KEY, -0x3f80_0000, 0, 0x3f80_0000, 0x7f00_0000] {
                 let bound = bound_of_key(key);
-                let widened: [Vec<f32>; 2] = [
-                    row.iter().map(|&x| value_of::<Bf16>(key_of(x))).collect(),
-                    row.iter().map(|&x| value_of::<F16>(key_of(x))).collect(),
-                ];
-                for (row, widened) in [Logits::Bf16(&row), Logits::F16(&row)].into_iter().zip(widened) {
-                    let blocks = vocab.div_ceil(BLOCK);
-                    let mut values = vec![0; blocks * BLOCK + LANES];
-                    let mut offsets = vec![0; blocks];
-                    let (summary, len) =
-                        scan_and_collect(Level::new(), row, Limit::fixed(bound), &mut values, &mut offsets);
-                    let expected: Vec<i32> =
-                        widened.iter().filter(|&&x| x >= bound).map(|x| x.to_bits() as i32).collect();
-                    assert_eq!(values[..len], expected);
-                    for (block, &offset) in offsets.iter().enumerate() {
-                        let before = widened[..block * BLOCK].iter().filter(|&&x| x >= bound).count();
-                        assert_eq!(offset as usize, before);
-                    }
-                    assert!(summary.is_plain());
-                    assert_eq!(summary.max, widened.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+                for limit in [Limit::fixed(bound), Limit::of_first(10, bound), Limit::of_first(1100, bound)] {
+                    check(Logits::Bf16(&row), &widened[0], limit);
+                    check(Logits::F16(&row), &widened[1], limit);
+                    check(Logits::F32(&widened[0]), &widened[0], limit);
                 }
             }
         }

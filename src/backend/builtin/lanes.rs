@@ -91,6 +91,12 @@ impl<S: Simd> Lanes<S> {
     }
 }
 
+/// The number of 32-bit lanes of a register.
+#[inline(always)]
+pub(super) fn lanes_of<S: Simd>(_simd: S) -> usize {
+    S::f32s::LEN
+}
+
 /// Loads a vector of consecutive elements.
 #[inline(always)]
 pub(super) fn load<S: Simd, T: SimdFrom<[E; LANES], S>, E: Copy>(simd: S, slice: &[E]) -> T {
@@ -194,6 +200,19 @@ pub(super) fn sum_of_weights<S: Simd>(simd: S, weights: &[i32]) -> u64 {
         sum.add(lanes);
     }
     sum.total() + rest.iter().map(|&weight| weight as u64).sum::<u64>()
+}
+
+/// The best instruction set of this machine, the next one that has its own code, and the one that every machine has.
+#[cfg(test)]
+pub(super) fn levels() -> impl Iterator<Item = fearless_simd::Level> {
+    use fearless_simd::Level;
+
+    let best = Level::new();
+    #[cfg(target_arch = "x86_64")]
+    let next = best.as_avx2().map(|token| token.level());
+    #[cfg(not(target_arch = "x86_64"))]
+    let next = None;
+    [Some(best), next, Some(Level::baseline())].into_iter().flatten()
 }
 
 #[cfg(test)]

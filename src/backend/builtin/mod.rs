@@ -3,7 +3,8 @@
 //! A row is usually read once or twice, and never sorted. A file imports only files that come before it in this list:
 //!
 //! - `lanes`, `interleaved`: the sampling arithmetic in SIMD registers.
-//! - `layout`, `pages`, `key16`, `element`, `blocks`: how a row is divided, and how its elements are read.
+//! - `layout`, `pages`, `page_output`, `key16`, `element`, `blocks`: how a row is divided, how its elements are read, and
+//!   where the collected elements are written.
 //! - `bounds`, `scan`, `clean_row`, `locate`, `collect`, `collect_few`: passes that compare logits.
 //! - `threshold_search`, `strided_sample`, `top_k`, `weighing`, `weigh_row`, `tail_bounds`, `top_p`, `draw`,
 //!   `reaching`: passes that compute weights or bounds of their sums, the exact thresholds of top-k and top-p, the
@@ -30,6 +31,7 @@ mod lanes;
 mod layout;
 mod learned_times;
 mod locate;
+mod page_output;
 mod pages;
 mod reaching;
 mod row_kind;

@@ -1,18 +1,20 @@
 //! Collected logits in pages.
 //!
 //! A load waits if a previous store has not reached the cache yet and both addresses have the same lowest 12 bits. If a
-//! pass writes the collected logits one after another, some of its loads wait in this way. So a pass that collects many
-//! logits divides the row into pages, and writes the logits of each page to a separate place. For f32, the address of
-//! this place and the address of the page in the row have the same lowest 12 bits. So the pass stores to a place of the
-//! page only after it has loaded from the same place. For 16-bit types, a page of the row has 2 KiB, so this is true
-//! only for every second page.
+//! pass writes the collected logits one after another, some of its loads wait in this way. So a pass divides the row
+//! into pages, and writes the collected logits of a page to a place whose address has the same lowest 12 bits as the
+//! address of the page. Then the pass stores to a place only after it has loaded from the same place of the page.
+//!
+//! A pass that collects many logits leaves them in the places of their pages ([`Pages`]). A pass that collects few
+//! logits moves them, so that they are one after another ([`super::page_output::Contiguous`]).
 
 use super::lanes::LANES;
 use super::layout::BLOCK;
 use crate::dtype::Logits;
 
-/// The number of elements of a row in a page. As floats, they occupy 4 KiB.
-const PAGE: usize = 1024;
+/// The number of elements of a row in a page. As floats, they occupy 4 KiB. For 16-bit types, a page of the row occupies
+/// 2 KiB, so only every second page has the same lowest 12 bits as its place.
+pub(super) const PAGE: usize = 1024;
 
 /// Where a pass writes the collected logits of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,14 +43,20 @@ impl Pages {
 
     /// Several pages for a row whose logits are collected in `values`.
     pub(super) fn several(row: Logits<'_>, values: &[i32]) -> Pages {
-        let distance = row.address().wrapping_sub(values.as_ptr() as usize);
-        Pages { start: distance / size_of::<i32>() % PAGE, len: PAGE, count: row.len().div_ceil(PAGE) }
+        let start = same_page_offset(row.address(), values);
+        Pages { start, len: PAGE, count: row.len().div_ceil(PAGE) }
     }
 
     /// The number of blocks of the row in a page.
     pub(super) fn blocks(self) -> usize {
         self.len / BLOCK
     }
+}
+
+/// The position in `values`, below [`PAGE`], whose address has the same lowest 12 bits as `address`.
+#[inline(always)]
+pub(super) fn same_page_offset(address: usize, values: &[i32]) -> usize {
+    address.wrapping_sub(values.as_ptr() as usize) / size_of::<i32>() % PAGE
 }
 
 /// Pads the `count` logits of a page with −inf to groups of four vectors, whose weights are computed together. Returns

@@ -7,9 +7,10 @@
 use fearless_simd::Level;
 
 use super::bounds::{key_of, Limit};
-use super::collect::scan_and_collect_by_pages;
+use super::collect::{scan_and_collect, scan_and_collect_by_pages};
 use super::layout::BLOCK;
 use super::locate::{block_of, first_collected, index_in_block};
+use super::page_output::Staging;
 use super::pages::Pages;
 use super::scan::Summary;
 use super::weighing::WeightScale;
@@ -44,19 +45,21 @@ pub(super) fn scan_and_collect_reaching(
     let mut reaching = Reaching { pages, below_max: 0 };
     // If there are several pages, a chunk consists of whole pages. The only page can have several chunks.
     let page_blocks = pages.blocks().min(CHUNK);
-    let mut len = 0;
+    let (mut len, mut staging) = (0, Staging::new());
     for (i, (offsets, bound)) in offsets.chunks_mut(CHUNK).zip(bounds).enumerate() {
         *bound = WeightScale { max: summary.max, ..scale }.floor(least);
         let start = i * CHUNK * BLOCK;
         let chunk = row.slice(start, (CHUNK * BLOCK).min(row.len() - start));
-        let mut count = [0];
-        let (at, counts) = if pages.count > 1 {
-            (start, &mut counts[i * (CHUNK / page_blocks)..])
+        let (at, found) = if pages.count > 1 {
+            let counts = &mut counts[i * (CHUNK / page_blocks)..];
+            let arrays = (&mut values[start..], &mut *offsets, counts);
+            (start, scan_and_collect_by_pages(level, chunk, Limit::fixed(*bound), page_blocks, arrays))
         } else {
-            (len, &mut count[..])
+            let arrays = (&mut values[len..], &mut *offsets);
+            let (found, count) = scan_and_collect(level, chunk, Limit::fixed(*bound), arrays, &mut staging);
+            len += count;
+            (len - count, found)
         };
-        let arrays = (&mut values[at..], &mut *offsets, counts);
-        let found = scan_and_collect_by_pages(level, chunk, Limit::fixed(*bound), page_blocks, arrays);
         for offset in offsets {
             *offset += at as u32;
         }
@@ -64,7 +67,6 @@ pub(super) fn scan_and_collect_reaching(
         if key_of(found.max) > key_of(summary.max) {
             reaching.below_max = at;
         }
-        len += count[0] as usize;
         summary = summary.and(found);
     }
     if pages.count == 1 {
@@ -117,7 +119,7 @@ impl Bounds<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::bounds::bound_of_key;
-    use super::super::lanes::LANES;
+    use super::super::lanes::{levels, LANES};
     use super::*;
     use crate::semantics::arith::Scalar;
     use crate::semantics::weights::{quantize, weight};
@@ -131,9 +133,7 @@ mod tests {
         let logits = values_of(row);
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let blocks = row.len().div_ceil(BLOCK);
-        let best = Level::new();
-        let levels = [Some(best), narrower(best), Some(Level::baseline())];
-        for level in levels.into_iter().flatten() {
+        for level in levels() {
             let mut values = vec![0; blocks * BLOCK + LANES + Pages::SPACE];
             let of_first = WeightScale { max: first_max, scale };
             for pages in [Pages::one(row), Pages::several(row, &values)] {
@@ -168,20 +168,6 @@ mod tests {
                     }
                 }
             }
-        }
-    }
-
-    /// The next instruction set that has its own code.
-    fn narrower(best: Level) -> Option<Level> {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use fearless_simd::Simd;
-            best.as_avx2().map(|token| token.level())
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            let _ = best;
-            None
         }
     }
 

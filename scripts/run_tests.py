@@ -40,26 +40,23 @@ def processor():
 
 
 class Parts:
-    """Runs parts one after the other and remembers their times, and the last lines of those that failed."""
+    """Runs parts one after the other. Records the time of each part, and the last lines of each part that fails."""
 
     def __init__(self):
         self.rows = []
         self.last_lines = {}
 
-    def run(self, name, command, cwd=ROOT, each=None):
-        """Runs a command. Returns whether it succeeded.
+    def run(self, name, command, cwd=ROOT, is_printed=lambda line: True):
+        """Runs a command, and prints the lines for which `is_printed` returns true. Returns whether it succeeded.
 
-        Calls `each` with every line of the standard output, and prints the lines for which it returns true. Without
-        `each`, prints all lines. The standard error is printed too.
+        The lines are those of the standard output and of the standard error.
         """
         start, before = time.monotonic(), used()
         last = deque(maxlen=15)
-        errors = subprocess.STDOUT if each is None else None
-        with subprocess.Popen(
-            command, cwd=cwd, text=True, errors="replace", stdout=subprocess.PIPE, stderr=errors
-        ) as process:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with subprocess.Popen(command, cwd=cwd, text=True, errors="replace", **streams) as process:
             for line in process.stdout:
-                if each is None or each(line):
+                if is_printed(line):
                     last.append(line)
                     print(line, end="", flush=True)
         good = process.returncode == 0
@@ -89,12 +86,20 @@ def used():
 def build(parts, profile):
     """Builds the Rust test programs. Returns the name, the file and the package directory of each."""
     messages = []
+
+    def is_printed(line):
+        """Keeps the messages of Cargo. Other lines are printed."""
+        is_message = line.startswith("{")
+        if is_message:
+            messages.append(line)
+        return not is_message
+
     good = parts.run(
         "build",
         # Does not build the examples; `make lint` checks that they compile.
         ["cargo", "test", *profile, "--locked", "--workspace", "--lib", "--bins", "--tests", "--no-run",
          "--message-format", "json-render-diagnostics"],
-        each=messages.append,
+        is_printed=is_printed,
     )  # fmt: skip
     programs = []
     for line in messages if good else []:
@@ -182,12 +187,13 @@ def run_script(parts, directory):
     """Runs DIRECTORY/run.sh and prints its lines as they come. Returns how many of its tests passed and failed."""
     closing = None
 
-    def each(line):
+    def is_printed(line):
         nonlocal closing
-        closing = re.fullmatch(r"(\d+) passed, (\d+) failed", line.strip())
-        return not closing
+        counts = re.fullmatch(r"(\d+) passed, (\d+) failed", line.strip())
+        closing = counts or closing
+        return not counts
 
-    good = parts.run(directory, [f"{directory}/run.sh"], each=each)
+    good = parts.run(directory, [f"{directory}/run.sh"], is_printed=is_printed)
     passed, failed = (int(number) for number in closing.groups()) if closing else (0, 1)
     # After a failure before the first test, the last line reports no failure, or there is no last line.
     return passed, max(failed, int(not good))

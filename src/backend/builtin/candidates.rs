@@ -223,7 +223,8 @@ impl RowTask<'_> {
                 work.keys,
                 work.offsets,
                 |part, values, offsets| {
-                    scan_and_collect(level, part.row, limit, (values, offsets), &mut Staging::new())
+                    let mut staging = Staging::if_faster(level);
+                    scan_and_collect(level, part.row, limit, (values, offsets), staging.as_mut())
                 },
                 Summary::and,
             );

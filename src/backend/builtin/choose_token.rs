@@ -14,7 +14,7 @@ use super::row_kind::RowKind;
 use super::row_task::{Collected, KeptWeights, RowTask, LEAST_DRAWN};
 use super::split::split_collect;
 use super::strided_sample::{share_at_least, SAMPLE, SMALL_SAMPLE};
-use super::tail_bounds::{tail_bounds, Precision};
+use super::tail_bounds::{tail_bounds, Precision, TailBounds};
 use super::threshold_search::{copy_at_least, measure, pad, Measure, NO_HINT};
 use super::top_k::{bound_from_maxima, Kept};
 use super::top_p::{least_kept, Sampled, NO_ESTIMATE};
@@ -245,20 +245,28 @@ impl RowTask<'_> {
         let decide = |total, spare: &mut [i32]| {
             least_kept(level, weights, spare, least, NO_HINT, (collected, total), self.params)
         };
-        let bounds_of = |precision| {
-            let (low, high) = tail_bounds(level, row, work.bins, scale, (bound, len), precision)?;
-            Some((sum + low, (sum + high).min(1 << TOTAL_BITS)))
-        };
-        let mut total = bounds_of(Precision::Coarse)?;
-        let mut found = decide(total, work.spare);
-        // The close bounds still differ by about 1 per logit. If the coarse bounds differ by less than 2 per logit, the
-        // close bounds rarely decide.
-        if found.is_none() && collected >= self.target(total.0) && total.1 - total.0 > 2 * row.len() as u64 {
-            total = bounds_of(Precision::Close)?;
-            found = decide(total, work.spare);
+        let tail_of = |precision| tail_bounds(level, row, work.bins, scale, (bound, len), precision);
+        let total_of = |tail: TailBounds| (sum + tail.low, (sum + tail.high).min(1 << TOTAL_BITS));
+        // If `collected` does not reach the least possible target, top-p also keeps entries that were not collected.
+        let keeps_others = |tail: TailBounds| collected < self.target(sum + tail.low);
+        let coarse = tail_of(Precision::Coarse)?;
+        let mut found = decide(total_of(coarse), work.spare);
+        if found.is_none() {
+            if keeps_others(coarse) {
+                return None;
+            }
+            // The fine bounds still differ by `rounding`. If the coarse bounds differ by less than twice this number,
+            // the fine bounds rarely decide.
+            if coarse.high - coarse.low > 2 * coarse.rounding {
+                let fine = tail_of(Precision::Fine)?;
+                if keeps_others(fine) {
+                    return None;
+                }
+                found = decide(total_of(fine), work.spare);
+            }
         }
-        if found.is_none() && collected >= self.target(total.0) {
-            // The bounds are too far apart. The exact total decides, without another search among the small weights.
+        if found.is_none() {
+            // The bounds do not decide. The exact total decides, and no search among the small weights is necessary.
             let sums = (&mut *work.spare, &mut *work.offsets);
             let exact = weigh_blocks(level, row, work.bins, scale, LEAST_DRAWN, sums).0;
             found = decide((exact, exact), work.spare);

@@ -8,7 +8,7 @@ use super::blocks::{for_vectors, reaches, BlockOutput, Blocks};
 use super::bounds::Limit;
 use super::element::{with_element, Bf16, Element, Element16, F16, F32};
 use super::key16;
-use super::lanes::{lanes_of, load, Lanes, LANES};
+use super::lanes::{load, Lanes, LANES};
 use super::layout::{BIN, BLOCK};
 use super::page_output::{Contiguous, PageOutput, SeparatePages, Staging};
 use super::pages::PAGE;
@@ -71,21 +71,22 @@ fn collect_impl<S: Simd, E: Element>(
 
 /// Scans a row and collects elements in one pass. The limit is an estimate, because no maxima are known yet. The pass
 /// records no block maxima and no group maxima. For each block, writes the number of elements collected before it to
-/// `offsets`. Returns the number of collected elements.
+/// `offsets`. Returns the summary of the row and the number of collected elements.
+///
+/// With a staging array, the pass collects the elements of each page in it: see [`Contiguous`].
 pub(super) fn scan_and_collect(
     level: Level,
     row: Logits<'_>,
     limit: Limit,
     (values, offsets): (&mut [i32], &mut [u32]),
-    staging: &mut Staging,
+    staging: Option<&mut Staging>,
 ) -> (Summary, usize) {
-    // With registers of eight lanes, on AMD Zen 5, the copies of a staging array take as much time as they save.
-    if dispatch!(level, simd => lanes_of(simd)) < LANES {
+    let Some(staging) = staging else {
         let (blocks, mut count) = (offsets.len(), [0]);
         let arrays = (values, offsets, &mut count[..]);
         let summary = scan_and_collect_by_pages(level, row, limit, blocks, arrays);
         return (summary, count[0] as usize);
-    }
+    };
     let mut output = Contiguous::new(values, staging);
     // A page of the row occupies 4 KiB.
     let page_blocks = match row {
@@ -111,6 +112,7 @@ pub(super) fn scan_and_collect_by_pages(
     scan_and_collect_to(level, row, limit, page_blocks, offsets, &mut output)
 }
 
+/// [`scan_and_collect_by_pages`] with any output.
 fn scan_and_collect_to(
     level: Level,
     row: Logits<'_>,
@@ -142,7 +144,7 @@ fn scan_and_collect_impl<S: Simd, E: Element>(
     for (page, offsets) in offsets.chunks_mut(page_blocks).enumerate() {
         let first = page * page_blocks;
         let before = output.collected();
-        let (values, position) = output.start(first * BLOCK, &row[first * BLOCK..]);
+        let (values, position) = output.start(first * BLOCK, row[first * BLOCK..].as_ptr() as usize);
         let mut len = 0;
         let mut rest = offsets.iter_mut();
         for blocks in blocks.range(first..first + rest.len()) {
@@ -192,7 +194,7 @@ fn scan_and_collect_16<S: Simd, E: Element16>(
     for (page, offsets) in offsets.chunks_mut(page_blocks).enumerate() {
         let first = page * page_blocks;
         let before = output.collected();
-        let (values, position) = output.start(first * BLOCK, &row[first * BLOCK..]);
+        let (values, position) = output.start(first * BLOCK, row[first * BLOCK..].as_ptr() as usize);
         let narrow: &mut [u16] = bytemuck::cast_slice_mut(values);
         let mut len = 0;
         let mut rest = offsets.iter_mut();
@@ -249,7 +251,8 @@ mod tests {
     use super::super::lanes::levels;
     use super::*;
 
-    /// Checks the pass with several instruction sets. It must collect exactly the elements that reach the limit, in order.
+    /// Checks the pass with several instruction sets. It must collect exactly the elements that reach the limit, in
+    /// order.
     fn check(row: Logits<'_>, widened: &[f32], limit: Limit) {
         let (mut expected, mut before) = (Vec::new(), Vec::new());
         for block in widened.chunks(BLOCK) {
@@ -258,14 +261,16 @@ mod tests {
             expected.extend(block.iter().filter(|&&x| x >= bound).map(|x| x.to_bits() as i32));
         }
         for level in levels() {
-            let mut values = vec![0; before.len() * BLOCK + LANES];
-            let mut offsets = vec![0; before.len()];
-            let arrays = (&mut values[..], &mut offsets[..]);
-            let (summary, len) = scan_and_collect(level, row, limit, arrays, &mut Staging::new());
-            assert_eq!(values[..len], expected);
-            assert_eq!(offsets, before);
-            assert!(summary.is_plain());
-            assert_eq!(summary.max, widened.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            for mut staging in [None, Some(Staging::new())] {
+                let mut values = vec![0; before.len() * BLOCK + LANES];
+                let mut offsets = vec![0; before.len()];
+                let arrays = (&mut values[..], &mut offsets[..]);
+                let (summary, len) = scan_and_collect(level, row, limit, arrays, staging.as_mut());
+                assert_eq!(values[..len], expected);
+                assert_eq!(offsets, before);
+                assert!(summary.is_plain());
+                assert_eq!(summary.max, widened.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            }
         }
     }
 

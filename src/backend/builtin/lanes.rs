@@ -202,7 +202,8 @@ pub(super) fn sum_of_weights<S: Simd>(simd: S, weights: &[i32]) -> u64 {
     sum.total() + rest.iter().map(|&weight| weight as u64).sum::<u64>()
 }
 
-/// The best instruction set of this machine, the next one that has its own code, and the one that every machine has.
+/// The best instruction set of this machine, AVX2 if the machine has it, and the instruction set that every machine
+/// has.
 #[cfg(test)]
 pub(super) fn levels() -> impl Iterator<Item = fearless_simd::Level> {
     use fearless_simd::Level;

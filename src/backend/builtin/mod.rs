@@ -3,8 +3,8 @@
 //! A row is usually read once or twice, and never sorted. A file imports only files that come before it in this list:
 //!
 //! - `lanes`, `interleaved`: the sampling arithmetic in SIMD registers.
-//! - `layout`, `pages`, `page_output`, `key16`, `element`, `blocks`: how a row is divided, how its elements are read, and
-//!   where the collected elements are written.
+//! - `layout`, `pages`, `page_output`, `key16`, `element`, `blocks`: how a row is divided, how its elements are read,
+//!   and where the collected elements are written.
 //! - `bounds`, `scan`, `clean_row`, `locate`, `collect`, `collect_few`: passes that compare logits.
 //! - `threshold_search`, `strided_sample`, `top_k`, `weighing`, `weigh_row`, `tail_bounds`, `top_p`, `draw`,
 //!   `reaching`: passes that compute weights or bounds of their sums, the exact thresholds of top-k and top-p, the

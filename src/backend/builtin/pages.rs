@@ -6,14 +6,14 @@
 //! address of the page. Then the pass stores to a place only after it has loaded from the same place of the page.
 //!
 //! A pass that collects many logits leaves them in the places of their pages ([`Pages`]). A pass that collects few
-//! logits moves them, so that they are one after another ([`super::page_output::Contiguous`]).
+//! logits copies them from these places, so that they are one after another ([`super::page_output::Contiguous`]).
 
 use super::lanes::LANES;
 use super::layout::BLOCK;
 use crate::dtype::Logits;
 
-/// The number of elements of a row in a page. As floats, they occupy 4 KiB. For 16-bit types, a page of the row occupies
-/// 2 KiB, so only every second page has the same lowest 12 bits as its place.
+/// The number of elements of a row in a page. As floats, they occupy 4 KiB. For 16-bit types, a page of the row
+/// occupies 2 KiB, so only for every second page, the address has the same lowest 12 bits as that of its place.
 pub(super) const PAGE: usize = 1024;
 
 /// Where a pass writes the collected logits of a row.

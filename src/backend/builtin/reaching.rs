@@ -45,7 +45,8 @@ pub(super) fn scan_and_collect_reaching(
     let mut reaching = Reaching { pages, below_max: 0 };
     // If there are several pages, a chunk consists of whole pages. The only page can have several chunks.
     let page_blocks = pages.blocks().min(CHUNK);
-    let (mut len, mut staging) = (0, Staging::new());
+    let mut staging = if pages.count > 1 { None } else { Staging::if_faster(level) };
+    let mut len = 0;
     for (i, (offsets, bound)) in offsets.chunks_mut(CHUNK).zip(bounds).enumerate() {
         *bound = WeightScale { max: summary.max, ..scale }.floor(least);
         let start = i * CHUNK * BLOCK;
@@ -56,7 +57,8 @@ pub(super) fn scan_and_collect_reaching(
             (start, scan_and_collect_by_pages(level, chunk, Limit::fixed(*bound), page_blocks, arrays))
         } else {
             let arrays = (&mut values[len..], &mut *offsets);
-            let (found, count) = scan_and_collect(level, chunk, Limit::fixed(*bound), arrays, &mut staging);
+            let (found, count) =
+                scan_and_collect(level, chunk, Limit::fixed(*bound), arrays, staging.as_mut());
             len += count;
             (len - count, found)
         };

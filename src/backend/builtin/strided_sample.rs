@@ -9,7 +9,7 @@ use crate::dtype::Logits;
 /// The number of vectors in a sample of a long row.
 pub(super) const SAMPLE: usize = 2048 / LANES;
 
-/// The number of vectors in a sample that only decides which passes read the row.
+/// The number of vectors in a smaller sample. It is sufficient for the choice of the passes that read the row.
 pub(super) const SMALL_SAMPLE: usize = SAMPLE / 4;
 
 /// The number of vectors from which [`share_at_least`] estimates a share. It is small, because the vectors are read

@@ -14,27 +14,38 @@ use crate::semantics::weights::OCTAVE_BITS;
 
 /// The pass skips a block if all of its weights are below this limit.
 const LEAST_READ: i32 = 8;
-/// The number of blocks whose weights are added in f32 lanes. The relative error of these sums is below [`SUM_ERROR`]:
-/// the sum of a lane has at most 40 dependent additions, and each of them has a relative error of at most 2⁻²⁴.
+/// The number of blocks whose approximations are added in f32 lanes.
 const GROUP: usize = 32;
+/// An upper limit of the relative error of such a sum. A term passes through fewer than 40 roundings. Each has a
+/// relative error of at most 2⁻²⁴.
 const SUM_ERROR: f64 = 1e-5;
 /// An upper limit of the sum of the other relative errors. A weight contributes at most 4e-6 (2⁻¹⁸), and `q` at most
-/// 4e-6 (1.5 units of 2⁻¹⁸ octaves). The rounding of the straight lines contributes at most 9e-6 (the bits of a float
-/// are rounded to a multiple of 128).
-const OTHER_ERRORS: f64 = 1e-4;
+/// 4e-6 (1.5 units of 2⁻¹⁸ octaves). The bits of `2ⁿ · (1 + f)` are rounded to a multiple of 128. With an unfused
+/// multiplication, the error is up to 8 larger. Both contribute at most 9e-6.
+const OTHER_ERRORS: f64 = 2e-5;
 
-/// How close the bounds are.
+/// How close the bounds are, in addition to [`TailBounds::rounding`].
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Precision {
-    /// The bounds differ by 1.5% of the sum, and by up to 1 per logit.
+    /// The bounds differ by 1.5% of the sum.
     Coarse,
-    /// The bounds differ by 0.13% of the sum, and by up to 1 per logit. Computing them takes 1.5 times as long.
-    Close,
+    /// The bounds differ by 0.14% of the sum. Computing them takes 1.5 times as long.
+    Fine,
 }
 
-/// Returns a lower and an upper bound on the sum of all weights of logits below `bound`. `reaching` is the number of
-/// logits that are at least `bound`, and `bins` contains the block maxima. Returns `None` if the scale is too large or
-/// if the weights below the bound are tiny.
+/// Bounds on the sum of the weights below a bound.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct TailBounds {
+    pub(super) low: u64,
+    pub(super) high: u64,
+    /// The part of the difference that no precision reduces: 1 per logit, because weights are rounded, and 7 per logit
+    /// of a skipped block.
+    pub(super) rounding: u64,
+}
+
+/// Returns bounds on the sum of all weights of logits below `bound`. `reaching` is the number of logits that are at
+/// least `bound`, and `bins` contains the block maxima. Returns `None` if the scale is too large or if the weights
+/// below the bound are tiny.
 pub(super) fn tail_bounds(
     level: Level,
     row: Logits<'_>,
@@ -42,7 +53,7 @@ pub(super) fn tail_bounds(
     scale: WeightScale,
     (bound, reaching): (f32, usize),
     precision: Precision,
-) -> Option<(u64, u64)> {
+) -> Option<TailBounds> {
     let line = Line::new(scale, bound)?;
     let floor = scale.floor(LEAST_READ);
     if bound < floor {
@@ -50,25 +61,25 @@ pub(super) fn tail_bounds(
     }
     Some(dispatch!(level, simd => with_element!(row, row, E => match precision {
         Precision::Coarse => sum::<_, E, TwoLines>(simd, row, bins, line, floor).bounds::<TwoLines>(bins, reaching),
-        Precision::Close => sum::<_, E, Cubic>(simd, row, bins, line, floor).bounds::<Cubic>(bins, reaching),
+        Precision::Fine => sum::<_, E, Cubic>(simd, row, bins, line, floor).bounds::<Cubic>(bins, reaching),
     })))
 }
 
 /// An approximation of powers of two. It starts from the float `2ⁿ · (1 + f)`, whose bits are a linear function of the
 /// exponent `n + f` (N. N. Schraudolph, "A fast, compact approximation of the exponential function", 1999).
 trait Approximation {
-    /// The least and the largest quotient of the approximation and the power of two.
+    /// The least and the largest value of the approximation divided by the power of two.
     const QUOTIENTS: (f64, f64);
 
     /// Adds the approximations of two vectors to sums. `bits` are the bits of the floats `2ⁿ · (1 + f)`.
     fn add<S: Simd>(bits: [i32x16<S>; 2], sums: &mut [f32x16<S>; 2]);
 
-    /// The sum of the approximations.
+    /// The sum of all approximations that [`Approximation::add`] added. `sums` are the sums over all lanes.
     fn total(sums: [f64; 2]) -> f64;
 }
 
-/// The mean of two functions. Each consists of straight lines. In the first function, the lines connect the values at
-/// whole octaves. In the second function, they connect the values in the middles of the octaves.
+/// The mean of two piecewise linear functions. The first one is exact at whole octaves. The second one is exact in the
+/// middle of each octave.
 struct TwoLines;
 
 impl TwoLines {
@@ -77,11 +88,12 @@ impl TwoLines {
 
 impl Approximation for TwoLines {
     // In the first half of an octave, the quotient at the fraction `f` is `(a + b · f) / 2^f` with
-    // `a = (1 + 1.5 / √2) / 2` and `b = (1 + 1 / √2) / 2`. It is least at `f = 0` and largest at `f = 1 / ln 2 − a / b`.
+    // `a = (1 + 1.5 / √2) / 2` and `b = (1 + 1 / √2) / 2`. It is least at `f = 0` and largest at `f = 1 / ln 2 − a /
+    //   b`.
     // The second half has the same quotients.
     const QUOTIENTS: (f64, f64) = (1.030_330, 1.045_891);
 
-    /// The first sum is that of the first function. The second sum is that of the second function, times √2.
+    /// `sums[0]` is the sum of the first function. `sums[1]` is the sum of the second function times √2.
     #[inline(always)]
     fn add<S: Simd>([first, second]: [i32x16<S>; 2], sums: &mut [f32x16<S>; 2]) {
         let whole: [f32x16<S>; 2] = [first.bitcast(), second.bitcast()];
@@ -96,7 +108,7 @@ impl Approximation for TwoLines {
     }
 }
 
-/// `2ⁿ · (1 + f)` times a polynomial in `1 + f`: a minimax approximation of `2^f / (1 + f)`.
+/// `2ⁿ · (1 + f)` times a cubic polynomial in `1 + f`. The polynomial is a minimax approximation of `2^f / (1 + f)`.
 struct Cubic;
 
 impl Cubic {
@@ -105,7 +117,7 @@ impl Cubic {
     #[inline(always)]
     fn add_vector<S: Simd>(bits: i32x16<S>, sum: &mut f32x16<S>) {
         let line: f32x16<S> = bits.bitcast();
-        let mantissa: f32x16<S> = ((bits & (Line::LEAST_BITS - 1)) | 1.0_f32.to_bits() as i32).bitcast();
+        let mantissa: f32x16<S> = ((bits & Line::MANTISSA) | 1.0_f32.to_bits() as i32).bitcast();
         let [c3, c2, c1, c0] = Self::COEFFICIENTS;
         let factor = mantissa.mul_add(c3, f32x16::splat(bits.simd, c2));
         let factor = mantissa.mul_add(factor, f32x16::splat(bits.simd, c1));
@@ -141,17 +153,15 @@ impl Line {
     const MANTISSA_BITS: u32 = 23;
     /// The bits of 2^[`WEIGHT_BITS`], as a number.
     const AT_MAX: f32 = ((127 + WEIGHT_BITS) << Self::MANTISSA_BITS) as f32;
-    /// The bits of the least normal float, as an integer and as a number.
-    const LEAST_BITS: i32 = 1 << Self::MANTISSA_BITS;
-    const LEAST: f32 = Self::LEAST_BITS as f32;
+    const MANTISSA: i32 = (1 << Self::MANTISSA_BITS) - 1;
+    /// The bits of twice the least normal float, as a number. The products of [`Cubic`] are then normal too.
+    const LEAST: f32 = (2 << Self::MANTISSA_BITS) as f32;
 
     fn new(scale: WeightScale, bound: f32) -> Option<Line> {
         let slope = -scale.scale * (1 << (Self::MANTISSA_BITS - OCTAVE_BITS)) as f32;
         slope.is_finite().then_some(Line { max: scale.max, least_distance: scale.max - bound, slope })
     }
 
-    // The maxima compare the bits of the floats as integers. On AMD Zen 5, more units compute maxima of integers than
-    // maxima of floats. One of the two operands is always positive, so the results are the same.
     #[inline(always)]
     fn at<S: Simd>(self, x: f32x16<S>) -> i32x16<S> {
         let simd = x.simd;
@@ -161,8 +171,10 @@ impl Line {
     }
 }
 
-/// The larger of two floats. `limit` is at least +0. The bits of floats from +0 on have the order of the floats, and all
-/// other floats are negative as integers.
+/// The larger of `x` and `limit`. `x` is not NaN, and `limit` is at least +0.
+///
+/// The function compares the bits as integers. Floats from +0 on have the order of their bits, and the bits of all
+/// other floats are negative. On AMD Zen 5, more units compute maxima of integers than maxima of floats.
 #[inline(always)]
 fn at_least<S: Simd>(x: f32x16<S>, limit: f32) -> f32x16<S> {
     x.bitcast::<i32x16<S>>().max(i32x16::splat(x.simd, limit.to_bits() as i32)).bitcast()
@@ -172,24 +184,28 @@ fn at_least<S: Simd>(x: f32x16<S>, limit: f32) -> f32x16<S> {
 struct Sums {
     /// The sum for all logits that were read. A logit above the bound counts as the bound.
     read: f64,
+    /// The approximation at the bound.
     at_bound: f64,
     blocks_read: usize,
 }
 
 impl Sums {
     /// Bounds on the sum of the weights below the bound.
-    fn bounds<A: Approximation>(&self, bins: &[f32], reaching: usize) -> (u64, u64) {
+    fn bounds<A: Approximation>(&self, bins: &[f32], reaching: usize) -> TailBounds {
         let (least_quotient, largest_quotient) = A::QUOTIENTS;
         // The sum contains the value at the bound for each logit that reaches the bound.
         let tail = self.read - reaching as f64 * self.at_bound;
         let error = self.read * SUM_ERROR;
         let rounding = 0.5 * (self.blocks_read * BLOCK) as f64;
-        let unread = (bins.len() / BIN - self.blocks_read) * BLOCK;
+        let skipped = (bins.len() / BIN - self.blocks_read) * BLOCK;
+        let skipped = skipped as f64 * f64::from(LEAST_READ - 1);
         let low = (tail - error) * (1.0 - OTHER_ERRORS) / largest_quotient - rounding;
-        let high = (tail + error) * (1.0 + OTHER_ERRORS) / least_quotient
-            + rounding
-            + unread as f64 * f64::from(LEAST_READ - 1);
-        (low.max(0.0) as u64, high.max(0.0).ceil() as u64)
+        let high = (tail + error) * (1.0 + OTHER_ERRORS) / least_quotient + rounding + skipped;
+        TailBounds {
+            low: low.max(0.0) as u64,
+            high: high.max(0.0).ceil() as u64,
+            rounding: (2.0 * rounding + skipped) as u64,
+        }
     }
 }
 
@@ -203,7 +219,7 @@ fn sum<S: Simd, E: Element, A: Approximation>(
 ) -> Sums {
     let zero = [f32x16::splat(simd, 0.0); 2];
     let mut at_bound = zero;
-    // The maximum counts as the bound.
+    // `Line::at` replaces the maximum by the bound.
     A::add([line.at(f32x16::splat(simd, line.max)); 2], &mut at_bound);
     let at_bound = A::total([lane(at_bound[0]), lane(at_bound[1])]) / 2.0;
     let mut sums = Sums { read: 0.0, at_bound, blocks_read: 0 };
@@ -247,6 +263,7 @@ fn sum_of_lanes<S: Simd>(lanes: f32x16<S>) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lanes::levels;
     use super::*;
     use crate::semantics::arith::Scalar;
     use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
@@ -256,48 +273,63 @@ mod tests {
     }
 
     /// The block maxima of a row, each in every lane.
-    fn bins(row: Logits<'_>) -> Vec<f32> {
-        let Logits::F32(row) = row else { unreachable!("the rows are f32") };
+    fn bins(row: &[f32]) -> Vec<f32> {
         let max = |block: &[f32]| block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         row.chunks(BLOCK).flat_map(|block| [max(block); BIN]).collect()
+    }
+
+    /// Checks the bounds with several instruction sets. `values` are the elements of `row`.
+    fn check(row: Logits<'_>, values: &[f32], scale: f32) {
+        let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let scale = WeightScale { max, scale };
+        let bins = bins(values);
+        let all: f64 = values.iter().map(|&x| exact(scale, x)).sum();
+        for octaves in [0.0, 0.01, 1.0, 3.3, 12.0] {
+            let bound = max - (1 << OCTAVE_BITS) as f32 / scale.scale * octaves;
+            let reached = (bound, values.iter().filter(|&&x| x >= bound).count());
+            let sum: f64 = values.iter().filter(|&&x| x < bound).map(|&x| exact(scale, x)).sum();
+            for (precision, width) in [(Precision::Coarse, 0.0153), (Precision::Fine, 0.0015)] {
+                for level in levels() {
+                    let found = tail_bounds(level, row, &bins, scale, reached, precision);
+                    let TailBounds { low, high, rounding } = found.expect("bounds exist");
+                    let case = format!("{scale:?}, {octaves}, {precision:?}: {sum} in {low}..={high}");
+                    assert!(low as f64 <= sum && sum <= high as f64, "{case}");
+                    assert!(
+                        (high - low) as f64 <= width * sum + 1e-4 * all + rounding as f64 + 2.0,
+                        "{case}"
+                    );
+                    assert!(rounding as usize <= 7 * (bins.len() / BIN * BLOCK), "{case}");
+                }
+            }
+        }
     }
 
     #[test]
     fn the_sum_of_the_weights_is_between_the_bounds() {
         for (max, scale) in [(0.0_f32, 378_193.6), (20.5, 378_193.6), (-3e4, 40.0), (1e30, 1e-22), (3.0, 2e6)]
         {
-            let scale = WeightScale { max, scale };
             // 40 octaves in steps that are different in each round, and values that share one octave.
-            let octave = (1 << OCTAVE_BITS) as f32 / scale.scale;
+            let octave = (1 << OCTAVE_BITS) as f32 / scale;
             for (step, values) in [(0.01_f32, 4000), (0.37, 100), (1e-4, 5000), (0.5, 300)] {
-                let row: Vec<f32> = (0..values).map(|i| max - octave * step * (i % 4000) as f32).collect();
-                for octaves in [0.0, 0.01, 1.0, 3.3, 12.0] {
-                    let bound = max - octave * octaves;
-                    let reaching = row.iter().filter(|&&x| x >= bound).count();
-                    let sum: f64 = row.iter().filter(|&&x| x < bound).map(|&x| exact(scale, x)).sum();
-                    let all: f64 = row.iter().map(|&x| exact(scale, x)).sum();
-                    for (precision, width) in [(Precision::Coarse, 0.017), (Precision::Close, 0.0018)] {
-                        let row = Logits::F32(&row);
-                        let reached = (bound, reaching);
-                        let found = tail_bounds(Level::new(), row, &bins(row), scale, reached, precision);
-                        let (low, high) = found.expect("bounds exist");
-                        let case =
-                            format!("{scale:?}, {step}, {octaves}, {precision:?}: {sum} in {low}..={high}");
-                        assert!(low as f64 <= sum && sum <= high as f64, "{case}");
-                        let width = width * sum + 1e-4 * all + 8.0 * row.len() as f64;
-                        assert!((high - low) as f64 <= width, "{case}");
-                    }
-                }
+                let mut row: Vec<f32> =
+                    (0..values).map(|i| max - octave * step * (i % 4000) as f32).collect();
+                check(Logits::F32(&row), &row, scale);
+                row.iter_mut().skip(1).step_by(3).for_each(|x| *x = f32::NEG_INFINITY);
+                check(Logits::F32(&row), &row, scale);
+                let bf16: Vec<half::bf16> = row.iter().map(|&x| half::bf16::from_f32(x)).collect();
+                let bits: Vec<u16> = bf16.iter().map(|x| x.to_bits()).collect();
+                let widened: Vec<f32> = bf16.iter().map(|x| x.to_f32()).collect();
+                check(Logits::Bf16(&bits), &widened, scale);
             }
         }
     }
 
     /// Computes the quotients of an approximation for all fractions of an octave in small steps.
-    fn check_quotients<A: Approximation>() {
+    fn check_quotients<A: Approximation>(level: Level) {
         let (mut least, mut largest) = (f64::INFINITY, 0.0_f64);
         for mantissa in (0..1 << Line::MANTISSA_BITS).step_by(64) {
             let fraction = f64::from(mantissa) / f64::from(1 << Line::MANTISSA_BITS);
-            let twice = dispatch!(Level::new(), simd => {
+            let twice = dispatch!(level, simd => {
                 let mut sums = [f32x16::splat(simd, 0.0); 2];
                 let bits = i32x16::splat(simd, 1.0_f32.to_bits() as i32 | mantissa);
                 A::add([bits; 2], &mut sums);
@@ -314,20 +346,21 @@ mod tests {
 
     #[test]
     fn the_quotients_of_the_approximations_are_as_stated() {
-        check_quotients::<TwoLines>();
-        check_quotients::<Cubic>();
+        for level in levels() {
+            check_quotients::<TwoLines>(level);
+            check_quotients::<Cubic>(level);
+        }
     }
 
     #[test]
     fn scales_and_bounds_without_a_use_have_no_bounds() {
         let row = [1.0, 0.0];
-        let row = Logits::F32(&row);
         let of = |scale, bound| {
             let scale = WeightScale { max: 1.0, scale };
-            tail_bounds(Level::new(), row, &bins(row), scale, (bound, 1), Precision::Coarse)
+            tail_bounds(Level::new(), Logits::F32(&row), &bins(&row), scale, (bound, 1), Precision::Coarse)
         };
         assert_eq!(of(1e38, 1.0), None);
         assert_eq!(of(1e7, 0.0), None);
-        assert!(of(1e6, 1.0).is_some_and(|(_, high)| high < MAX_WEIGHT as u64));
+        assert!(of(1e6, 1.0).is_some_and(|bounds| bounds.high < MAX_WEIGHT as u64));
     }
 }

@@ -71,8 +71,8 @@ pub(super) struct Sampled<'w> {
 }
 
 impl<'w> Sampled<'w> {
-    /// Weighs the group maxima and a sample of `vectors` vectors, [`SAMPLE`] or fewer. Writes the weights of the sample
-    /// to `weights`. Returns `None` if the row is too short for a sample.
+    /// Weighs the group maxima and a sample of `vectors` vectors. `vectors` divides [`SAMPLE`]. Writes the weights of
+    /// the sample to `weights`. Returns `None` if the row is too short for a sample.
     pub(super) fn new(
         level: Level,
         row: Logits<'_>,

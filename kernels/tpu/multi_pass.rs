@@ -102,6 +102,8 @@ struct TopP {
     target: Wide,
     /// A mask: the rows that need no search.
     closed: Value,
+    /// The short key of [`Kept::threshold`].
+    lowest: Value,
     /// The weight of the least kept entry.
     lowest_weight: Value,
 }
@@ -465,7 +467,11 @@ impl MultiPass<'_> {
         let least = k.if_else(
             "a row has top-p",
             k.any_row(k.not(closed)),
-            || vec![self.top_p_threshold(&TopP { kept, sum, total, target, closed, lowest_weight })],
+            || {
+                let lowest = cx.short_key(kept.threshold);
+                let top_p = TopP { kept, sum, total, target, closed, lowest, lowest_weight };
+                vec![self.top_p_threshold(&top_p)]
+            },
             || vec![k.splat(lowest_weight)],
         );
         let least_weight = sampling.least_weight(cx, off, least[0]);
@@ -484,14 +490,12 @@ impl MultiPass<'_> {
     /// Returns the top-p threshold of each row: a weight. In the rows of [`TopP::closed`], the result is
     /// [`TopP::lowest_weight`].
     fn top_p_threshold(&self, top_p: &TopP) -> Value {
-        let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
-        let &TopP { kept, sum, total, target, closed, lowest_weight } = top_p;
-        let lowest = cx.short_key(kept.threshold);
-        let beyond = k.add(cx.short_key(sampling.max_key), k.i32(1));
-        let high = k.choose(closed, k.add(lowest, k.i32(1)), beyond);
+        let k = self.cx.k;
+        let &TopP { kept, sum, total, target, lowest_weight, .. } = top_p;
+        let places = self.top_p_places(top_p);
         let allowed = k.wsub(total, target);
         let Scale { ends, aim, log } = match self.source {
-            Source::AllLogits => self.top_p_scale_of_row(top_p, lowest, allowed),
+            Source::AllLogits => self.top_p_scale_of_row(top_p, allowed),
             Source::Candidates(_) => self.top_p_scale_of_list(top_p, allowed),
         };
         let log = &log;
@@ -503,7 +507,7 @@ impl MultiPass<'_> {
             } else {
                 "top-p threshold, one pass per step"
             },
-            places: [lowest, high],
+            places,
             values: [lowest_weight, k.i32(MAX_WEIGHT + 1)],
             ends,
             aim,
@@ -524,6 +528,14 @@ impl MultiPass<'_> {
                 ([found], failed)
             },
         )[0]
+    }
+
+    /// Returns the places where a search for the top-p threshold starts: see [`Search::places`].
+    fn top_p_places(&self, top_p: &TopP) -> [Value; 2] {
+        let (cx, k) = (self.cx, self.cx.k);
+        let &TopP { closed, lowest, .. } = top_p;
+        let beyond = k.add(cx.short_key(self.sampling.max_key), k.i32(1));
+        [lowest, k.choose(closed, k.add(lowest, k.i32(1)), beyond)]
     }
 
     /// Probes a place in the search for the top-p threshold, with one pass. `log` is [`Scale::log`]. `neighbors` says
@@ -556,12 +568,11 @@ impl MultiPass<'_> {
         Probed { reaches, value, log, neighbors, sum: Some(reached) }
     }
 
-    /// Returns the scale of a search over all logits. `lowest` is the least short key. `allowed` is the sum of weights
-    /// that top-p may remove.
-    fn top_p_scale_of_row(&self, top_p: &TopP, lowest: Value, allowed: Wide) -> Scale<'_> {
+    /// Returns the scale of a search over all logits. `allowed` is the sum of weights that top-p may remove.
+    fn top_p_scale_of_row(&self, top_p: &TopP, allowed: Wide) -> Scale<'_> {
         let k = self.cx.k;
         let log = |below| approximate_log2_of_float(k, below);
-        let ends = self.top_p_ends(top_p.closed, lowest, allowed, top_p.sum);
+        let ends = self.top_p_ends(top_p, allowed);
         Scale { ends, aim: log(k.near(allowed)), log: Box::new(log) }
     }
 
@@ -748,12 +759,11 @@ impl MultiPass<'_> {
     }
 
     /// Returns the places where the search for the top-p threshold starts to interpolate. `allowed` is the sum of
-    /// weights that top-p may remove from the sum of all weights, `sum`. `lowest` is the least short key. The rows of
-    /// `closed` are not searched.
+    /// weights that top-p may remove. The source contains all logits, so [`TopP::sum`] is the sum of all weights.
     ///
     /// A search in a sample of the weights costs a fraction of a pass over all of them. Its result is close to the
     /// threshold if many entries are near the threshold.
-    fn top_p_ends(&self, closed: Value, lowest: Value, allowed: Wide, sum: Wide) -> [End; 2] {
+    fn top_p_ends(&self, top_p: &TopP, allowed: Wide) -> [End; 2] {
         let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
         let aim = approximate_log2(k, allowed);
         let ends = [
@@ -761,11 +771,10 @@ impl MultiPass<'_> {
                 logit: k.fsub(sampling.max, sampling.distance_of(cx, allowed)),
                 log: k.fsub(aim, k.f32(4.0)),
             },
-            End { logit: sampling.max, log: approximate_log2(k, sum) },
+            End { logit: sampling.max, log: approximate_log2(k, top_p.sum) },
         ];
         let Some(share) = self.passes.sample_share(cx) else { return ends };
-        let beyond = k.add(cx.short_key(sampling.max_key), k.i32(1));
-        let places = [lowest, k.choose(closed, k.add(lowest, k.i32(1)), beyond)];
+        let places = self.top_p_places(top_p);
         let found = self.top_p_in_sample(share, places, ends, aim);
         let place = k.choose(k.eq(found.high.value, k.i32(1)), found.high.place, found.low.place);
         let logit = float_of_key(k, cx.full_key(place));
@@ -793,9 +802,9 @@ impl MultiPass<'_> {
         [chosen(0), chosen(1)]
     }
 
-    /// Searches a sample of the weights for a place whose logarithm is close to `aim`. The value of such a place is 1,
-    /// and the value of another place is 0. `share` is the part of the weights that the sample contains. `places` and
-    /// `ends` are those of [`Search`].
+    /// Searches a sample of the weights for a place whose logarithm is close to `aim`. [`Probed::value`] is 1 at such a
+    /// place, and 0 at other places. `share` is the part of the weights that the sample contains. `places` and `ends`
+    /// are those of [`Search`].
     fn top_p_in_sample(&self, share: f32, places: [Value; 2], ends: [End; 2], aim: Value) -> Range {
         let (cx, k) = (self.cx, self.cx.k);
         // The search ends at a place whose logarithm is this close to the aim.
@@ -820,8 +829,8 @@ impl MultiPass<'_> {
         search.run(cx)
     }
 
-    /// Returns the binary logarithm of the sum of the weights below `least`, as a sample of the weights estimates it.
-    /// `share` is the part of the weights that the sample contains.
+    /// Estimates the binary logarithm of the sum of the weights below `least`, from a sample of the weights. `share` is
+    /// the part of the weights that the sample contains.
     fn log_below_in_sample(&self, share: f32, least: Value) -> Value {
         let (cx, k) = (self.cx, self.cx.k);
         let below = self.passes.sum_of_sample(cx, |weight| k.choose(k.lt(weight, least), weight, k.i32(0)));

@@ -1,7 +1,9 @@
-//! The kernel after the scan. It stores the results of a row if the list of the row determines them. These are the
-//! greedy rows, the rows with top-k, and the rows in which top-p or min-p keeps only entries of the list. For each
-//! other row, it finds two weights that enclose the threshold of top-p.
+//! The kernel after the scan. It stores the results of a row if the maximum or the list of the row determines them. The
+//! maximum determines the results of greedy rows without top-k. The list determines the results of rows with top-k, and
+//! of rows in which top-p or min-p keeps only entries of the list. For each other row, the kernel finds two weights
+//! that enclose the threshold of top-p.
 
+use super::decide_row::{Found, Inputs, Row, SharedArrays};
 use super::draw;
 use super::histogram::Histogram;
 use super::list::Entry;
@@ -11,7 +13,6 @@ use super::maximum;
 use super::plan::{Group, Plan};
 use super::positions::Positions;
 use super::records::{Records, COUNTERS, DECIDED, DONE, FAILED, HAS_LIST, SUMMED, WEIGH};
-use super::row::{Found, Inputs, Row, SharedArrays};
 use super::row_block::RowBlock;
 use super::sample::needs_top_k;
 use super::search::Bins;
@@ -80,28 +81,29 @@ fn decide_with_list(row: &Row<'_, '_>) {
     let (k, list) = (row.k, &row.stored.list);
     let positions = Positions::new(k, row.spec.dtype, row.max_key());
     // This sum contains a barrier. After it, the threads can add entries to the cleared arrays.
-    let ties = row.block.block.sum_once(row.stored.ties_of_chunk);
-    let too_few = k.both(row.with_top_k, k.lt(k.add(list.count(), ties), row.top_k()));
+    let ties_at_bound = row.block.block.sum_once(row.stored.ties_of_chunk);
+    let too_few = k.both(row.with_top_k, k.lt(k.add(list.count(), ties_at_bound), row.top_k()));
     k.when_else(
         k.either(too_few, list.is_too_long()),
         || k.set(row.found.state, k.int(FAILED)),
-        || decide_by_list(row, &positions, ties),
+        || decide_by_list(row, &positions, ties_at_bound),
     );
 }
 
-/// Applies top-k, top-p and min-p, and draws the token. `ties` is the number of entries at the bound in the row.
-fn decide_by_list<'k>(row: &Row<'_, 'k>, positions: &Positions<'k>, ties: Int) {
+/// Applies top-k, top-p and min-p, and draws the token. `ties_at_bound` is the number of entries at the bound in the
+/// row.
+fn decide_by_list<'k>(row: &Row<'_, 'k>, positions: &Positions<'k>, ties_at_bound: Int) {
     let (k, list, counted) = (row.k, &row.stored.list, &row.arrays.counted);
     let (parameters, max_key) = (row.parameters, row.max_key());
-    let kept_ties = KeptTies::all(k, ties);
+    let kept_ties = KeptTies::all(k, ties_at_bound);
     let is_last_in_list = k.both(row.with_top_k, k.le(row.top_k(), list.count()));
     let weights = Weights::without_top_k(k, parameters, max_key);
     let (range, scale) = ([max_key, row.stored.bound], parameters.get(Column::Scale));
     let histogram = Histogram::new(row.block.block, row.arrays.bins.parts, range, scale);
     let kept = list.keep(|[key, _]| [weights.of_kept(key), histogram.bin(key)]);
-    let of_list = |entry: Entry| kept.of(entry);
+    let weight_and_bin = |entry: Entry| kept.of(entry);
     let searches = k.either(is_last_in_list, has_top_p(k, parameters, max_key));
-    counted.fill(k.both(row.is_drawn, searches), list, &histogram, of_list);
-    ListTopK { row, positions, of_list: &of_list, ties }.select(is_last_in_list, &kept_ties);
-    k.when(row.is_drawn, || ListTopP::new(row, positions, &of_list, &kept_ties).sample());
+    counted.fill(k.both(row.is_drawn, searches), list, &histogram, weight_and_bin);
+    ListTopK::new(row, positions, &weight_and_bin, ties_at_bound).select(is_last_in_list, &kept_ties);
+    k.when(row.is_drawn, || ListTopP::new(row, positions, &weight_and_bin, &kept_ties).sample());
 }

@@ -185,7 +185,7 @@ impl Selected {
 struct UndecidedRow<'a, 'k> {
     kernel: &'a Finish<'k>,
     block: &'a RowBlock<'k>,
-    /// The block with the division of the row in a group. `None` if the plan has no groups.
+    /// The block with the division of the row that the scan of a plain draw uses. `None` if the plan has no groups.
     block_of_scan: Option<RowBlock<'k>>,
     parameters: &'a Parameters<'k>,
     /// The words of [`Decided`].
@@ -225,7 +225,7 @@ impl UndecidedRow<'_, '_> {
             max_key: self.word(Decided::MaxKey),
             bins: bins.parts,
         };
-        let &Selected { top_k, least, sum } = &self.selected;
+        let Selected { top_k, least, sum } = self.selected;
         whole.select(self.is_drawn, top_k, least, sum);
     }
 

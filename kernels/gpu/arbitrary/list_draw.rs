@@ -1,10 +1,10 @@
 //! The draw of the token in a row with a list. All kept entries of the row are in the list or at the bound.
 
 use super::counted::Counted;
+use super::decide_row::Row;
 use super::draw::{self, Outcome};
 use super::drawn::LARGEST_DRAWN;
 use super::list::Entry;
-use super::row::Row;
 use super::row_block::THREADS;
 use super::sample::LARGEST_LIST;
 use crate::ptx::{Int, Mask, Ptx, Shared, Variable, Wide, WideVariable, WARP};
@@ -20,8 +20,9 @@ const _: () = assert!(LARGEST_LIST * MAX_WEIGHT as usize <= 1 << LIST_SUM_BITS);
 pub(super) struct TiesAtBound {
     /// The weight of each of these entries; 0 if top-p or min-p removes them.
     pub(super) weight: Int,
-    /// The number of these entries in the row, and in the chunk of this thread.
+    /// The number of these entries in the row.
     pub(super) count: Int,
+    /// The number of these entries in the chunk of this thread.
     pub(super) in_chunk: Int,
 }
 
@@ -146,8 +147,8 @@ impl<'r, 'a, 'k> ListDraw<'r, 'a, 'k> {
         draw::draw(block, sum, remainder, |chunk, target| self.find_in_chunk(chunk, target, are_in_list));
     }
 
-    /// Finds the token in the drawn chunk: among the entries of the list if they include all kept entries of the chunk
-    /// and are few, and otherwise among the logits. The other arguments are those of [`draw::read_chunk`].
+    /// If the list contains all kept entries (`are_in_list`) and few of them are in the chunk, finds the token among
+    /// them. Otherwise, reads the logits of the chunk. `chunk` and `target` are those of [`draw::read_chunk`].
     fn find_in_chunk(&self, chunk: Int, target: Wide, are_in_list: Mask) {
         let (k, row) = (self.row.k, self.row);
         let count = k.variable(k.int(i32::MAX));

@@ -2,35 +2,36 @@
 //! entries at the bound. These entries are not in the list.
 
 use super::counted::TopK;
+use super::decide_row::{Found, Row};
 use super::list::Entry;
 use super::positions::Positions;
-use super::row::{Found, Row};
 use crate::ptx::{Int, Mask, Ptx, Variable};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The selection of top-k in a row.
 pub(super) struct ListTopK<'r, 'a, 'k> {
-    pub(super) row: &'r Row<'a, 'k>,
-    pub(super) positions: &'r Positions<'k>,
-    /// Returns the weight of an entry of the list without top-k, and its bin.
-    pub(super) of_list: &'r dyn Fn(Entry) -> [Int; 2],
+    row: &'r Row<'a, 'k>,
+    positions: &'r Positions<'k>,
+    /// Returns the weight that an entry of the list has without top-k, and the bin of the entry.
+    weight_and_bin: &'r dyn Fn(Entry) -> [Int; 2],
     /// The number of entries at the bound in the row.
-    pub(super) ties: Int,
+    ties_at_bound: Int,
 }
 
 /// The entries at the bound that top-k keeps, in variables.
 pub(super) struct KeptTies {
     count: Variable,
-    /// The number of the chunk of the last of these entries, and the number of these entries in this chunk. Top-k keeps
-    /// all entries at the bound in earlier chunks, and none in later chunks.
+    /// The number of the chunk of the last of these entries. Top-k keeps all entries at the bound in earlier chunks,
+    /// and none in later chunks.
     last_chunk: Variable,
+    /// The number of these entries in chunk `last_chunk`.
     in_last_chunk: Variable,
 }
 
 impl KeptTies {
-    /// Returns all entries at the bound. `ties` is their number.
-    pub(super) fn all(k: &Ptx, ties: Int) -> KeptTies {
-        let count = k.variable(ties);
+    /// Returns all entries at the bound. `count` is their number.
+    pub(super) fn all(k: &Ptx, count: Int) -> KeptTies {
+        let count = k.variable(count);
         let (last_chunk, in_last_chunk) = (k.variable(k.int(i32::MAX)), k.variable(k.int(0)));
         KeptTies { count, last_chunk, in_last_chunk }
     }
@@ -48,7 +49,18 @@ impl KeptTies {
     }
 }
 
-impl ListTopK<'_, '_, '_> {
+impl<'r, 'a, 'k> ListTopK<'r, 'a, 'k> {
+    /// `weight_and_bin` returns the weight that an entry of the list has without top-k, and the bin of the entry.
+    /// `ties_at_bound` is the number of entries at the bound in the row.
+    pub(super) fn new(
+        row: &'r Row<'a, 'k>,
+        positions: &'r Positions<'k>,
+        weight_and_bin: &'r dyn Fn(Entry) -> [Int; 2],
+        ties_at_bound: Int,
+    ) -> ListTopK<'r, 'a, 'k> {
+        ListTopK { row, positions, weight_and_bin, ties_at_bound }
+    }
+
     /// Finds the threshold, the last tie, and the kept entries at the bound. `is_last_in_list` says whether the last
     /// entry that top-k keeps is in the list.
     pub(super) fn select(&self, is_last_in_list: Mask, kept: &KeptTies) {
@@ -72,17 +84,16 @@ impl ListTopK<'_, '_, '_> {
         // If top-k keeps only some of the entries that are equal to the threshold, and the last kept entry is not
         // known, this variable is the number of these entries that top-k keeps. Otherwise, it is 0.
         let tie = k.variable(k.int(0));
-        let in_memory = list.in_memory();
         k.when(counted.is_valid(), || {
             let found = TopK { threshold, last_tie, missing: tie };
-            counted.find_top_k(list, self.of_list, row.top_k(), row.spec.stable, found);
+            counted.find_top_k(list, self.weight_and_bin, row.top_k(), row.spec.stable, found);
         });
         k.when(k.not(counted.is_valid()), || self.search_in_steps(tie));
         if row.spec.stable {
             let wanted = k.get(tie);
             k.when(k.lt(k.int(0), wanted), || {
                 let (threshold, largest) = (k.get(threshold), k.int(row.spec.vocab as i32 - 1));
-                k.set(last_tie, row.arrays.ties.find(&in_memory, threshold, wanted, largest));
+                k.set(last_tie, row.arrays.tie_search.find(&list.in_memory(), threshold, wanted, largest));
             });
         }
     }
@@ -108,7 +119,7 @@ impl ListTopK<'_, '_, '_> {
         k.set(row.found.threshold, row.stored.bound);
         if row.spec.stable {
             let missing = k.sub(row.top_k(), row.stored.list.count());
-            k.when(k.lt(missing, self.ties), || self.select_tie(missing, kept));
+            k.when(k.lt(missing, self.ties_at_bound), || self.select_tie(missing, kept));
         }
     }
 

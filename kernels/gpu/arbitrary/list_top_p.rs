@@ -2,13 +2,13 @@
 //! block draws the token. Otherwise, the block finds two weights that enclose the threshold of top-p.
 
 use super::counted::TopP;
+use super::decide_row::Row;
 use super::list::Entry;
 use super::list_draw::{KeptInList, ListDraw, TiesAtBound};
 use super::list_top_k::KeptTies;
 use super::positions::Positions;
 use super::records::WEIGH;
 use super::rest::Rest;
-use super::row::Row;
 use super::weights::{has_top_p, top_p_target, weight_at, Weights};
 use crate::dtype::Dtype;
 use crate::kernels::program_arrays::Column;
@@ -20,8 +20,8 @@ use crate::semantics::rules::{is_candidate, kept_weight};
 pub(super) struct ListTopP<'r, 'a, 'k> {
     row: &'r Row<'a, 'k>,
     positions: &'r Positions<'k>,
-    /// Returns the weight of an entry of the list without top-k, and its bin.
-    of_list: &'r dyn Fn(Entry) -> [Int; 2],
+    /// Returns the weight that an entry of the list has without top-k, and the bin of the entry.
+    weight_and_bin: &'r dyn Fn(Entry) -> [Int; 2],
     weights: Weights<'k>,
     /// The distance of the bound from the maximum.
     distance: Int,
@@ -45,11 +45,11 @@ struct Sums {
 }
 
 impl<'r, 'a, 'k> ListTopP<'r, 'a, 'k> {
-    /// `of_list` returns the weight of an entry of the list without top-k, and its bin.
+    /// `weight_and_bin` returns the weight that an entry of the list has without top-k, and the bin of the entry.
     pub(super) fn new(
         row: &'r Row<'a, 'k>,
         positions: &'r Positions<'k>,
-        of_list: &'r dyn Fn(Entry) -> [Int; 2],
+        weight_and_bin: &'r dyn Fn(Entry) -> [Int; 2],
         kept_ties: &KeptTies,
     ) -> ListTopP<'r, 'a, 'k> {
         let (k, bound) = (row.k, row.stored.bound);
@@ -60,7 +60,7 @@ impl<'r, 'a, 'k> ListTopP<'r, 'a, 'k> {
         ListTopP {
             row,
             positions,
-            of_list,
+            weight_and_bin,
             weights,
             distance,
             ties: TiesAtBound { weight, count, in_chunk },
@@ -95,7 +95,7 @@ impl<'r, 'a, 'k> ListTopP<'r, 'a, 'k> {
     /// The weight of an entry of the list; 0 if top-k does not keep it.
     fn weight(&self, entry: Entry) -> Int {
         let (k, [key, index]) = (self.row.k, entry.words);
-        k.select(self.weights.survives(key, index), (self.of_list)(entry)[0], k.int(0))
+        k.select(self.weights.survives(key, index), (self.weight_and_bin)(entry)[0], k.int(0))
     }
 
     /// The weight below which min-p removes an entry.
@@ -103,7 +103,7 @@ impl<'r, 'a, 'k> ListTopP<'r, 'a, 'k> {
         self.row.parameters.get(Column::MinWeight)
     }
 
-    /// If the mask is true, the least weight to keep is known from here on.
+    /// If the mask is true, marks the least weight to keep as known.
     fn decide_if(&self, mask: Mask) {
         let k = self.row.k;
         k.set(self.is_decided, k.select(mask, k.int(1), k.get(self.is_decided)));
@@ -156,9 +156,9 @@ impl<'r, 'a, 'k> ListTopP<'r, 'a, 'k> {
         k.get_wide(total)
     }
 
-    /// Finds the threshold of top-p for the larger target. The known weights reach this target. If every possible
-    /// target has the same threshold, and all entries that reach it are known, the least weight to keep is known
-    /// afterwards. `threshold` contains the weight of an entry at the bound.
+    /// Finds the threshold of top-p for the larger target, and stores it in `threshold`, which first contains the
+    /// weight of an entry at the bound. The known weights reach this target. If all possible targets have this
+    /// threshold, and all entries that reach it are known, also sets the least weight to keep.
     fn find_threshold(&self, sums: &Sums, rest: &Rest<'_>, threshold: Variable) {
         let (k, row, min_weight) = (self.row.k, self.row, self.min_weight());
         let [least_target, largest_target] = sums.targets;
@@ -183,10 +183,9 @@ impl<'r, 'a, 'k> ListTopP<'r, 'a, 'k> {
     fn search_list(&self, target: Wide, found: TopP) {
         let (k, row) = (self.row.k, self.row);
         let counted = &row.arrays.counted;
+        let bin = |entry: Entry| (self.weight_and_bin)(entry)[1];
         let weight = |entry: Entry| self.weight(entry);
-        k.when(counted.is_valid(), || {
-            counted.find_top_p(&row.stored.list, |entry| (self.of_list)(entry)[1], weight, target, found);
-        });
+        k.when(counted.is_valid(), || counted.find_top_p(&row.stored.list, bin, weight, target, found));
         k.when(k.not(counted.is_valid()), || {
             let weights = Weights::new(k, row.parameters, row.max_key(), row.found_top_k());
             // A 16-bit type has fewer values than there are distances. So a search by value needs fewer steps.

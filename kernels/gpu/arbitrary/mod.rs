@@ -20,13 +20,14 @@
 //!
 //! ```text
 //! records, state, list, shared_list, positions, division, weights ← plan, few, bin_entries, maximum, slice_block,
-//!   row_block, sample ← held, search, draw, drawn, histogram ← scan ← rest, ties, counted, weigh, interval ← row ←
-//!   list_draw, list_top_k ← list_top_p ← decide, whole_row ← finish ← this file
+//!   row_block, sample ← held, search, draw, drawn, histogram ← scan ← rest, ties, counted, weigh, interval ←
+//!   decide_row ← list_draw, list_top_k ← list_top_p ← decide, whole_row ← finish ← this file
 //! ```
 
 mod bin_entries;
 mod counted;
 mod decide;
+mod decide_row;
 mod division;
 mod draw;
 mod drawn;
@@ -44,7 +45,6 @@ mod plan;
 mod positions;
 mod records;
 mod rest;
-mod row;
 mod row_block;
 mod sample;
 mod scan;

@@ -259,9 +259,9 @@ fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
         || k.eq(k.get(is_open), k.int(1)),
         || {
             let (start, by) = (k.get(first), k.get(shift));
-            let mine = k.mul(block.thread, VECTOR);
-            search.fill(mine, (start, by));
-            let [bin, before_bin, reaching] = search.find(mine, before);
+            let first_bin = k.mul(block.thread, VECTOR);
+            search.fill(first_bin, (start, by));
+            let [bin, before_bin, reaching] = search.find(first_bin, before);
             let next = k.add(start, k.shl_by(bin, by));
             let last = k.add(next, k.sub(k.shl_by(k.int(1), by), k.int(1)));
             let last = k.select(k.unsigned_lt(search.farthest, last), search.farthest, last);
@@ -312,11 +312,11 @@ impl<'a, 'k> BoundSearch<'a, 'k> {
         BoundSearch { block, keys, rank, largest, farthest: k.sub(largest, least), bins, found }
     }
 
-    /// Counts the keys in the bins. The first bin begins at distance `start`. Each bin has `2^by` distances. `mine` is
-    /// the number of the first bin of this thread.
-    fn fill(&self, mine: Int, (start, by): (Int, Int)) {
+    /// Counts the keys in the bins. The first bin begins at distance `start`. Each bin contains `2^shift` distances.
+    /// `first_bin` is the number of the first bin of this thread.
+    fn fill(&self, first_bin: Int, (start, shift): (Int, Int)) {
         let (k, found) = (self.block.k, self.found);
-        k.store_shared_words(self.bins, mine, [k.int(0); VECTOR]);
+        k.store_shared_words(self.bins, first_bin, [k.int(0); VECTOR]);
         // If there are fewer than `rank` keys, no thread overwrites these values.
         k.when(self.block.is_first(), || {
             (0..found.len()).for_each(|word| k.store_shared_at(found, word, k.int(1 << DIGIT_BITS)));
@@ -326,7 +326,7 @@ impl<'a, 'k> BoundSearch<'a, 'k> {
         // of the bin that this step divides, or not at all. `Search::fill` explains this.
         for &key in self.keys {
             let distance = k.sub(self.largest, key);
-            let bin = k.shr_by(k.sub(distance, start), by);
+            let bin = k.shr_by(k.sub(distance, start), shift);
             let is_in_bins = k.unsigned_lt(bin, k.int(1 << DIGIT_BITS));
             // The keys beyond the end of the row are `i32::MIN`. They are not counted, because `i32::MIN` is less than
             // every possible bound.
@@ -337,10 +337,11 @@ impl<'a, 'k> BoundSearch<'a, 'k> {
     }
 
     /// Finds the first bin at which the running sum reaches the rank. `before` contains the number of keys before the
-    /// first bin. Returns the words of [`BoundSearch::found`]. Contains a barrier.
-    fn find(&self, mine: Int, before: Variable) -> [Int; 3] {
+    /// first bin. `first_bin` is the number of the first bin of this thread. Returns the words of
+    /// [`BoundSearch::found`]. Contains a barrier.
+    fn find(&self, first_bin: Int, before: Variable) -> [Int; 3] {
         let (k, rank, found) = (self.block.k, self.rank, self.found);
-        let counts: [Int; VECTOR] = k.load_shared_words(self.bins, mine);
+        let counts: [Int; VECTOR] = k.load_shared_words(self.bins, first_bin);
         let sum = counts.into_iter().reduce(|a, b| k.add(a, b)).expect("a thread has bins");
         let mut running = k.add(k.get(before), self.block.sum_before(sum));
         let after = k.add(running, sum);
@@ -348,7 +349,7 @@ impl<'a, 'k> BoundSearch<'a, 'k> {
             for (number, count) in counts.into_iter().enumerate() {
                 let next = k.add(running, count);
                 k.when(k.both(k.lt(running, rank), k.le(rank, next)), || {
-                    k.store_shared_at(found, 0, k.add(mine, k.int(number as i32)));
+                    k.store_shared_at(found, 0, k.add(first_bin, k.int(number as i32)));
                     k.store_shared_at(found, 1, running);
                     k.store_shared_at(found, 2, next);
                 });

@@ -50,7 +50,7 @@ impl<'k> Sums<'k> {
         Sums { k, total, above, collected, least, largest }
     }
 
-    /// Adds those of some weights that are at least `high`.
+    /// Adds the weights that are at least `high`.
     fn add_above(&self, high: Int, weights: &[Int]) {
         let k = self.k;
         let large = k.variable(k.int(0));
@@ -77,30 +77,31 @@ impl<'k> Sums<'k> {
 }
 
 /// The interval of the weights that are collected.
-struct Collected<'k> {
+struct CollectedInterval<'k> {
     k: &'k Ptx,
     low: Int,
     high: Int,
-    /// The number of weights in the interval, and the last one.
+    /// The number of weights in the interval.
     width: Int,
+    /// The largest weight in the interval.
     last: Int,
 }
 
-impl<'k> Collected<'k> {
-    fn new(k: &'k Ptx, low: Int, high: Int) -> Collected<'k> {
+impl<'k> CollectedInterval<'k> {
+    fn new(k: &'k Ptx, low: Int, high: Int) -> CollectedInterval<'k> {
         let (width, last) = (k.max(k.sub(high, low), k.int(0)), k.sub(high, k.int(1)));
-        Collected { k, low, high, width, last }
+        CollectedInterval { k, low, high, width, last }
     }
 
-    /// Adds those of some weights that are in the interval to the list. `index` returns the index in the row of the
-    /// weight at a place.
+    /// Adds the weights that are in the interval to the list. `index` returns the index in the row of the weight at a
+    /// place.
     fn collect<L, S, E>(&self, list: &Collector<'_, L, S, E>, weights: &[Int], index: impl Fn(usize) -> Int)
     where
         L: Fn() -> Address,
         S: Fn([Int; 2]) -> Mask,
         E: Fn([Int; 2]) -> [Int; 2],
     {
-        let &Collected { k, low, width, last, .. } = self;
+        let &CollectedInterval { k, low, width, last, .. } = self;
         // These are three forms of the same condition. If the forms were equal, the assembler would keep the results of
         // eight comparisons. This takes more instructions than new comparisons.
         let is_collected = |weight| k.unsigned_lt(k.sub(weight, low), width);
@@ -148,7 +149,7 @@ pub(super) fn weigh(slice: &SliceBlock<'_>, decided: &[Int], arrays: &Arrays<'_,
     // The collected weights are larger than 0 and less than `high`. So if `high` is at most 1, no weight is collected,
     // and `above` is equal to `total`. In a plain draw, `high` is at most 1.
     let is_divided = k.lt(k.int(1), word(Decided::High));
-    let collected = Collected::new(k, word(Decided::Low), word(Decided::High));
+    let interval = CollectedInterval::new(k, word(Decided::Low), word(Decided::High));
     // If the maximum of a slice has the weight 0, all weights of the slice are 0. In a plain draw, the records can
     // belong to another division of the row into slices: see `held.rs`. So a plain draw uses the maximum of the row.
     let record = k.element(slice.row, arrays.records, slice.slice);
@@ -159,8 +160,8 @@ pub(super) fn weigh(slice: &SliceBlock<'_>, decided: &[Int], arrays: &Arrays<'_,
             weights.of_tile(&logits, accepts_raw, |numbers, weights| {
                 add_all(k, sums.total, weights.iter().copied());
                 k.when(is_divided, || {
-                    sums.add_above(collected.high, weights);
-                    collected.collect(&list, weights, |place| logits.index(numbers[place]));
+                    sums.add_above(interval.high, weights);
+                    interval.collect(&list, weights, |place| logits.index(numbers[place]));
                 });
             });
         });

@@ -1,5 +1,5 @@
 //! A row in the kernel [`decide`](super::decide): what earlier kernels stored about it, the arrays in shared memory,
-//! and the outcome.
+//! and what this kernel has found out about it.
 
 use super::counted::Counted;
 use super::draw::Outcome;
@@ -58,7 +58,7 @@ impl Row<'_, '_> {
     }
 }
 
-/// The outcome of a row, in variables that the kernel sets step by step.
+/// What the kernel has found out about a row, in variables that it sets step by step.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
     /// See [`Decided::State`](super::records::Decided::State).
@@ -76,7 +76,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Returns the outcome of a row without top-k and top-p.
+    /// Returns the initial values. They are those of a row without top-k and top-p.
     pub(super) fn new(k: &Ptx, parameters: &Parameters<'_>) -> Found {
         let variable = |value| k.variable(k.int(value));
         Found {
@@ -129,8 +129,8 @@ impl<'k> Inputs<'k> {
         Inputs { sampled, slices, ties, lists, state: State::argument(k, row) }
     }
 
-    /// Loads the values of the row of the block. Only the loads of the list need a loaded value: the number of entries.
-    /// So they are the last loads.
+    /// Loads the values of the row of the block. Only the loads of the list and of the bins depend on loaded values. So
+    /// they are the last loads.
     pub(super) fn load(&self, block: &RowBlock<'k>, spec: &Spec, plan: &Plan) -> Stored<'k> {
         let (k, row) = (block.k, block.row);
         let word = |word: Sampled| self.sampled.load(row, word as usize);
@@ -156,7 +156,7 @@ pub(super) struct SharedArrays<'a, 'k> {
     pub(super) bins: &'a Bins<'a, 'k>,
     pub(super) counted: Counted<'k>,
     /// The search for the last entry of the list that top-k keeps.
-    pub(super) ties: Ties<'a, 'k>,
+    pub(super) tie_search: Ties<'a, 'k>,
     /// The kept entries of the drawn chunk.
     pub(super) drawn: Drawn<'k>,
     /// The array of random words.
@@ -164,8 +164,8 @@ pub(super) struct SharedArrays<'a, 'k> {
 }
 
 impl<'a, 'k> SharedArrays<'a, 'k> {
-    /// Clears the arrays and the sums of the chunks. The threads can add entries after the next barrier. `step` is the
-    /// argument of [`Parameters::share_random_words`].
+    /// Clears the arrays and the sums of the chunks, and shares the random words. After the next barrier, the threads
+    /// can add entries. `step` is the argument of [`Parameters::share_random_words`].
     pub(super) fn cleared(
         bins: &'a Bins<'a, 'k>,
         spec: &Spec,
@@ -173,10 +173,10 @@ impl<'a, 'k> SharedArrays<'a, 'k> {
         step: Option<Wide>,
     ) -> SharedArrays<'a, 'k> {
         let block = bins.block;
-        let (counted, ties) = (Counted::new(bins), Ties::new(bins, spec.vocab));
+        let (counted, tie_search) = (Counted::new(bins), Ties::new(bins, spec.vocab));
         let drawn = Drawn::new(block.block);
         drawn.entries.clear();
         block.clear_parts();
-        SharedArrays { bins, counted, ties, drawn, words: parameters.share_random_words(step) }
+        SharedArrays { bins, counted, tie_search, drawn, words: parameters.share_random_words(step) }
     }
 }

@@ -82,8 +82,9 @@ impl<'k> Finish<'k> {
     /// Declares the arguments: see [`write`].
     fn arguments(k: &'k Ptx, spec: &'k Spec, plan: &'k Plan, seeded: bool) -> Finish<'k> {
         let [logits, parameters] = [(); 2].map(|()| k.argument());
-        // The first parts of all rows have the first blocks, then the second parts, and so on. So most rows should end
-        // at about the same time, and few blocks should still read logits while others select entries.
+        // A block is one part of one row. The first blocks are the first parts of all rows, the next blocks are the
+        // second parts, and so on. So most rows should end at about the same time, and few blocks should still read
+        // logits while others select entries.
         let (part, row) = k.divide(k.block(), spec.batch);
         let (decided, slices) = (Records::argument(k, DECIDED), Records::argument(k, SCANNED));
         let [_, _, _, _] = [(); 4].map(|()| k.argument());

@@ -17,7 +17,7 @@ use super::strided_sample::{share_at_least, SAMPLE, SMALL_SAMPLE};
 use super::tail_bounds::{tail_bounds, Precision, TailBounds};
 use super::threshold_search::{copy_at_least, measure, pad, Measure, NO_HINT};
 use super::top_k::{bound_from_maxima, Kept};
-use super::top_p::{least_kept, Sampled, NO_ESTIMATE};
+use super::top_p::{least_kept, Sampler, NO_ESTIMATE};
 use super::weigh_row::{weigh_and_collect, weigh_blocks, weigh_pages, Sums};
 use super::weighing::{weigh_collected, weigh_in_place, WeightScale};
 use super::workspace::Workspace;
@@ -179,10 +179,10 @@ impl RowTask<'_> {
             self.collect_logits(Limit::fixed(floor), work);
             return self.draw_by_top_p_reaching(Some(floor), scale, work);
         }
-        if self.parts <= 1
-            && Sampled::new(level, self.row(), work.tops, scale, self.params, SMALL_SAMPLE, work.weights)
-                .is_some_and(|sampled| sampled.is_peaked(level))
-        {
+        let sampler = Sampler::new(level, self.row(), work.tops, scale, self.params);
+        let is_peaked =
+            |sampler: &Sampler<'_>| sampler.sample(level, SMALL_SAMPLE, work.weights).is_peaked(level);
+        if self.parts <= 1 && sampler.as_ref().is_some_and(is_peaked) {
             if let Some(drawn) = self.draw_from_largest(scale, work) {
                 return drawn;
             }
@@ -191,8 +191,9 @@ impl RowTask<'_> {
                 return self.draw_by_top_p_reaching(Some(floor), scale, work);
             }
         }
-        let sampled = Sampled::new(level, self.row(), work.tops, scale, self.params, SAMPLE, work.weights);
-        let estimate = sampled.map_or(NO_ESTIMATE, |sampled| sampled.threshold(level, work.spare));
+        let estimate = sampler.map_or(NO_ESTIMATE, |sampler| {
+            sampler.sample(level, SAMPLE, work.weights).threshold(level, work.spare)
+        });
         self.draw_by_weights(estimate, scale, work)
     }
 

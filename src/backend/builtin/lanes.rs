@@ -84,6 +84,14 @@ impl<S: Simd> Arith for Lanes<S> {
 }
 
 impl<S: Simd> Lanes<S> {
+    /// The larger of `a` and `limit`. `a` is not NaN, and `limit` is at least +0. For the reason why the bits are
+    /// compared as integers, see `at_most` above.
+    #[inline(always)]
+    pub(super) fn at_least(self, a: f32x16<S>, limit: f32) -> f32x16<S> {
+        debug_assert!(limit.is_sign_positive(), "the bits of floats below +0 have a different order");
+        self.from_bits(self.to_bits(a).max(self.int(limit.to_bits() as i32)))
+    }
+
     /// The order keys of logits that have not been cleaned.
     #[inline(always)]
     pub(super) fn keys(self, x: f32x16<S>) -> i32x16<S> {

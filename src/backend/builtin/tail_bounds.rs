@@ -5,10 +5,11 @@ use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
 use super::blocks::{reaches, Blocks};
 use super::element::{with_element, Element};
-use super::lanes::LANES;
+use super::lanes::{Lanes, LANES};
 use super::layout::{BIN, BLOCK};
 use super::weighing::WeightScale;
 use crate::dtype::Logits;
+use crate::semantics::arith::Arith;
 use crate::semantics::sizes::WEIGHT_BITS;
 use crate::semantics::weights::OCTAVE_BITS;
 
@@ -59,10 +60,10 @@ pub(super) fn tail_bounds(
     if bound < floor {
         return None;
     }
-    Some(dispatch!(level, simd => with_element!(row, row, E => match precision {
-        Precision::Coarse => sum::<_, E, TwoLines>(simd, row, bins, line, floor).bounds::<TwoLines>(bins, reaching),
-        Precision::Fine => sum::<_, E, Cubic>(simd, row, bins, line, floor).bounds::<Cubic>(bins, reaching),
-    })))
+    Some(match precision {
+        Precision::Coarse => bounds::<TwoLines>(level, row, bins, line, floor, reaching),
+        Precision::Fine => bounds::<Cubic>(level, row, bins, line, floor, reaching),
+    })
 }
 
 /// An approximation of powers of two. It starts from the float `2ⁿ · (1 + f)`, whose bits are a linear function of the
@@ -164,20 +165,11 @@ impl Line {
 
     #[inline(always)]
     fn at<S: Simd>(self, x: f32x16<S>) -> i32x16<S> {
-        let simd = x.simd;
-        let distance = at_least(f32x16::splat(simd, self.max) - x, self.least_distance);
-        let bits = distance.mul_add(f32x16::splat(simd, self.slope), f32x16::splat(simd, Self::AT_MAX));
-        at_least(bits, Self::LEAST).to_int()
+        let a = Lanes(x.simd);
+        let distance = a.at_least(a.float(self.max) - x, self.least_distance);
+        let bits = distance.mul_add(a.float(self.slope), a.float(Self::AT_MAX));
+        a.at_least(bits, Self::LEAST).to_int()
     }
-}
-
-/// The larger of `x` and `limit`. `x` is not NaN, and `limit` is at least +0.
-///
-/// The function compares the bits as integers. Floats from +0 on have the order of their bits, and the bits of all
-/// other floats are negative. On AMD Zen 5, more units compute maxima of integers than maxima of floats.
-#[inline(always)]
-fn at_least<S: Simd>(x: f32x16<S>, limit: f32) -> f32x16<S> {
-    x.bitcast::<i32x16<S>>().max(i32x16::splat(x.simd, limit.to_bits() as i32)).bitcast()
 }
 
 /// Sums of approximations.
@@ -189,23 +181,31 @@ struct Sums {
     blocks_read: usize,
 }
 
-impl Sums {
-    /// Bounds on the sum of the weights below the bound.
-    fn bounds<A: Approximation>(&self, bins: &[f32], reaching: usize) -> TailBounds {
-        let (least_quotient, largest_quotient) = A::QUOTIENTS;
-        // The sum contains the value at the bound for each logit that reaches the bound.
-        let tail = self.read - reaching as f64 * self.at_bound;
-        let error = self.read * SUM_ERROR;
-        let rounding = 0.5 * (self.blocks_read * BLOCK) as f64;
-        let skipped = (bins.len() / BIN - self.blocks_read) * BLOCK;
-        let skipped = skipped as f64 * f64::from(LEAST_READ - 1);
-        let low = (tail - error) * (1.0 - OTHER_ERRORS) / largest_quotient - rounding;
-        let high = (tail + error) * (1.0 + OTHER_ERRORS) / least_quotient + rounding + skipped;
-        TailBounds {
-            low: low.max(0.0) as u64,
-            high: high.max(0.0).ceil() as u64,
-            rounding: (2.0 * rounding + skipped) as u64,
-        }
+/// [`tail_bounds`] with one approximation. Blocks whose maxima are below `floor` are skipped.
+fn bounds<A: Approximation>(
+    level: Level,
+    row: Logits<'_>,
+    bins: &[f32],
+    line: Line,
+    floor: f32,
+    reaching: usize,
+) -> TailBounds {
+    let sums = dispatch!(level, simd => with_element!(row, row, E => {
+        sum::<_, E, A>(simd, row, bins, line, floor)
+    }));
+    let (least_quotient, largest_quotient) = A::QUOTIENTS;
+    // The sum contains the value at the bound for each logit that reaches the bound.
+    let tail = sums.read - reaching as f64 * sums.at_bound;
+    let error = sums.read * SUM_ERROR;
+    let rounding = 0.5 * (sums.blocks_read * BLOCK) as f64;
+    let skipped = (bins.len() / BIN - sums.blocks_read) * BLOCK;
+    let skipped = skipped as f64 * f64::from(LEAST_READ - 1);
+    let low = (tail - error) * (1.0 - OTHER_ERRORS) / largest_quotient - rounding;
+    let high = (tail + error) * (1.0 + OTHER_ERRORS) / least_quotient + rounding + skipped;
+    TailBounds {
+        low: low.max(0.0) as u64,
+        high: high.max(0.0).ceil() as u64,
+        rounding: (2.0 * rounding + skipped) as u64,
     }
 }
 

@@ -58,43 +58,60 @@ pub(super) fn least_kept(
     Some(found)
 }
 
-/// What a row's group maxima and a sample of the row show about its weights.
-pub(super) struct Sampled<'w> {
-    /// The weights of the sample.
-    weights: &'w [i32],
+/// Samples a row to estimate its weights.
+pub(super) struct Sampler<'r> {
+    row: Logits<'r>,
+    scale: WeightScale,
+    /// The distance between the vectors of a sample of [`SAMPLE`] vectors.
+    stride: usize,
     /// The sum of the weights of the group maxima: a lower bound on the row's total weight.
     maxima: u64,
-    /// The number of logits in the row per logit in the sample.
-    logits_per_sample: f64,
     /// The weight that top-p removes if the total is `maxima`.
     dispensable: u64,
 }
 
-impl<'w> Sampled<'w> {
-    /// Weighs the group maxima and a sample of `vectors` vectors. `vectors` divides [`SAMPLE`]. Writes the weights of
-    /// the sample to `weights`. Returns `None` if the row is too short for a sample.
+impl<'r> Sampler<'r> {
+    /// Weighs the group maxima. Returns `None` if the row is too short for a sample.
     pub(super) fn new(
         level: Level,
-        row: Logits<'_>,
+        row: Logits<'r>,
         tops: &[f32],
         scale: WeightScale,
         params: &RowParams,
-        vectors: usize,
-        weights: &'w mut [i32],
-    ) -> Option<Sampled<'w>> {
-        let stride = stride_of(row.len())? * (SAMPLE / vectors);
-        let weights = &mut weights[..vectors * LANES];
-        let maxima = dispatch!(level, simd => {
-            with_element!(row, row, E => weigh_sample::<_, E>(simd, row, stride, scale, weights));
-            weigh_maxima(simd, tops, scale)
-        });
+    ) -> Option<Sampler<'r>> {
+        let stride = stride_of(row.len())?;
+        let maxima = dispatch!(level, simd => weigh_maxima(simd, tops, scale));
         // One of the maxima is the maximum of the row. So `maxima` is at least the weight of the maximum. Then the
         // target is at most `maxima`, and the subtraction does not overflow.
         let dispensable = maxima - params.top_p.target(maxima);
-        let logits_per_sample = row.len() as f64 / weights.len() as f64;
-        Some(Sampled { weights, maxima, logits_per_sample, dispensable })
+        Some(Sampler { row, scale, stride, maxima, dispensable })
     }
 
+    /// Weighs a sample of `vectors` vectors. `vectors` divides [`SAMPLE`]. Writes the weights to `weights`.
+    pub(super) fn sample<'w>(&self, level: Level, vectors: usize, weights: &'w mut [i32]) -> Sampled<'w> {
+        let (row, stride, scale) = (self.row, self.stride * (SAMPLE / vectors), self.scale);
+        let weights = &mut weights[..vectors * LANES];
+        dispatch!(level, simd => with_element!(row, row, E => {
+            weigh_sample::<_, E>(simd, row, stride, scale, weights)
+        }));
+        let logits_per_sample = row.len() as f64 / weights.len() as f64;
+        Sampled { weights, maxima: self.maxima, logits_per_sample, dispensable: self.dispensable }
+    }
+}
+
+/// What a row's group maxima and a sample of the row show about its weights.
+pub(super) struct Sampled<'w> {
+    /// The weights of the sample.
+    weights: &'w [i32],
+    /// See [`Sampler::maxima`].
+    maxima: u64,
+    /// The number of logits in the row per logit in the sample.
+    logits_per_sample: f64,
+    /// See [`Sampler::dispensable`].
+    dispensable: u64,
+}
+
+impl Sampled<'_> {
     /// Whether a few large entries are probably all that top-p keeps.
     ///
     /// A large weight in the sample counts only in part. Such a weight is probably one of the few large entries.
